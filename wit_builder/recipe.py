@@ -1,0 +1,267 @@
+"""A TOML recipe becomes frozen structs; an unknown or wrong key is refused with its path.
+
+``load`` works for any struct (the trainer has its own). ``Recipe`` describes a build; every key has
+a default that a first run can live with, apart from ``crawl.sources`` and ``fetch.contact``.
+Each stage reads its own section, and a section's digest decides whether a unit is done.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+import typing
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+import tomli_w
+import xxhash
+from msgspec import Meta
+
+from wit_builder import storage
+from wit_builder.errors import RecipeError, StorageError
+
+T = TypeVar("T")
+
+Positive = Annotated[int, Meta(ge=1)]
+Natural = Annotated[int, Meta(ge=0)]
+Seconds = Annotated[float, Meta(gt=0)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+
+
+class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A section of a recipe."""
+
+
+class WordNetSource(_Section, frozen=True):
+    """Synset names from a folder of Princeton database files (``data.noun`` and its siblings)."""
+
+    path: str
+    names: Literal["first", "all"] = "first"
+
+
+class WikipediaSource(_Section, frozen=True):
+    """Words and bigrams of article text, and titles, from ``pages-articles`` dumps."""
+
+    dumps: list[str]
+    unigram_min_count: Positive = 100
+    bigram_min_count: Positive = 25
+    bigram_budget: Natural = 100_000
+    titles: bool = True
+
+
+class QueriesSection(_Section, frozen=True):
+    """Which sources make the query list, in their fixed order of precedence."""
+
+    language: str = "en"
+    numbers: Natural = 100
+    """The numbers 0 to N-1 are queries."""
+    custom: list[str] = []
+    """Text files with a query a line."""
+    wordnet: WordNetSource | None = None
+    wikipedia: WikipediaSource | None = None
+
+
+class WarcSource(_Section, frozen=True, tag="warc", tag_field="kind"):
+    """HTML responses of WARC files."""
+
+    paths: list[str]
+
+
+class SiteSource(_Section, frozen=True, tag="site", tag_field="kind"):
+    """A live crawl from seeds, within their hosts."""
+
+    seeds: list[str]
+    max_depth: Natural = 3
+    max_pages: Positive = 10_000
+
+
+class CrawlSection(_Section, frozen=True):
+    """Where candidates come from."""
+
+    sources: list[WarcSource | SiteSource] = []
+    max_html_bytes: Positive = 4 << 20
+
+
+class MatchSection(_Section, frozen=True):
+    """Which texts are worth keeping, and how they are matched."""
+
+    min_chars: Positive = 3
+    max_chars: Positive = 4096
+
+
+class BalanceSection(_Section, frozen=True):
+    """How many pairs each query keeps."""
+
+    method: Literal["exact"] = "exact"
+    cap_per_query: Positive = 20_000
+    rounds: Positive = 3
+    over_draw: Annotated[float, Meta(ge=1, le=10)] = 1.0
+    """Asked for per pair wanted in the first round; later rounds use the observed survival."""
+
+
+class FetchSection(_Section, frozen=True):
+    """How images are asked for: politely, within limits."""
+
+    contact: str = ""
+    """URL or e-mail address in the user agent; must be set for the live web."""
+    concurrency: Positive = 64
+    per_domain_concurrency: Positive = 4
+    per_domain_interval_s: Annotated[float, Meta(ge=0)] = 0.0
+    deadline_s: Seconds = 20.0
+    max_body_bytes: Positive = 32 << 20
+    max_redirects: Natural = 5
+    retries: Natural = 1
+    part_s: Seconds = 60.0
+    """A part is published at least this often."""
+    flood_share: Share = 0.98
+    """Stop when one reason takes more than this share of a unit ..."""
+    flood_min: Positive = 500
+    """... that has at least so many pairs."""
+
+
+class ImageSection(_Section, frozen=True):
+    """What a picture becomes before it is packed."""
+
+    size_px: Positive = 256
+    mode: Literal["keep_ratio", "center_crop"] = "keep_ratio"
+    quality: Annotated[int, Meta(ge=1, le=100)] = 95
+    max_pixels: Positive = 89_478_485
+    """Pillow's own limit against decompression bombs."""
+    min_side_px: Positive = 8
+    max_aspect: Annotated[float, Meta(ge=1)] = 20.0
+
+
+class PackSection(_Section, frozen=True):
+    """How pairs become shards."""
+
+    samples_per_shard: Positive = 10_000
+    max_block_bytes: Annotated[int, Meta(ge=4096, le=4 << 20)] = 4 << 20
+
+
+class Recipe(_Section, frozen=True):
+    """All a build needs to know."""
+
+    name: str = "wit"
+    seed: Natural = 0
+    buckets: Positive = 16
+    """Exchange buckets: about total bytes / 2 GiB, more for parallel work."""
+    queries: QueriesSection = QueriesSection()
+    crawl: CrawlSection = CrawlSection()
+    match: MatchSection = MatchSection()
+    balance: BalanceSection = BalanceSection()
+    fetch: FetchSection = FetchSection()
+    image: ImageSection = ImageSection()
+    pack: PackSection = PackSection()
+
+
+def load(place: str, kind: type[T], overrides: list[str] | None = None) -> T:
+    """Return the recipe at a place as a ``kind``, with ``key.path=value`` overrides applied.
+
+    Args:
+        place: TOML file, local or remote.
+        kind: a frozen ``msgspec.Struct`` that forbids unknown fields.
+        overrides: values are TOML (``3``, ``"text"``, ``[1, 2]``); a bare word is a string.
+
+    Raises:
+        RecipeError: not TOML, an unknown key, a wrong type or an impossible value; names the key.
+    """
+    try:
+        data = tomllib.loads(storage.read_bytes(place).decode())
+    except StorageError as error:
+        raise RecipeError("cannot read the recipe", where=place, fix=error.what) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(
+            f"not valid TOML: {error}", where=place, fix="correct it there"
+        ) from error
+    for override in overrides or []:
+        _apply(data, override)
+    return convert(data, kind, where=place)
+
+
+def convert(data: dict[str, Any], kind: type[T], *, where: str = "") -> T:
+    """Return parsed TOML as a ``kind``, strictly.
+
+    Raises:
+        RecipeError: an unknown key, a wrong type or an impossible value; names the key.
+    """
+    try:
+        return msgspec.convert(data, kind)
+    except msgspec.ValidationError as error:
+        message, _, at = str(error).partition(" - at `$.")
+        key = at.rstrip("`")
+        raise RecipeError(
+            message, where=": ".join(p for p in (where, key) if p), fix=_advice(message, key, kind)
+        ) from error
+
+
+def _advice(message: str, key: str, kind: Any) -> str:
+    unknown = re.search(r"unknown field `(\w+)`", message)
+    if not unknown:
+        return f"set {key or 'it'} to a value of that kind"
+    known = _fields_at(kind, [p for p in re.sub(r"\[\.*\w*\]", "", key).split(".") if p])
+    close = difflib.get_close_matches(unknown[1], known, 1)
+    return f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(known)}"
+
+
+def _fields_at(kind: Any, path: list[str]) -> list[str]:
+    """Return the field names of the struct (or of all structs of the union) at a key path."""
+    structs = _structs_in(kind)
+    for part in path:
+        hints = [typing.get_type_hints(s, include_extras=False).get(part) for s in structs]
+        structs = [inner for hint in hints if hint is not None for inner in _structs_in(hint)]
+    return sorted({name for s in structs for name in s.__struct_fields__})
+
+
+def _structs_in(hint: Any) -> list[Any]:
+    if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
+        return [hint]
+    return [s for argument in typing.get_args(hint) for s in _structs_in(argument)]
+
+
+def _apply(data: dict[str, Any], override: str) -> None:
+    path, equals, text = override.partition("=")
+    keys = path.strip().split(".")
+    if not equals or not all(keys):
+        raise RecipeError(
+            "not of the form key.path=value", where=f"--set {override}", fix="e.g. --set seed=1"
+        )
+    for key in keys[:-1]:
+        data = data.setdefault(key, {})
+        if not isinstance(data, dict):
+            raise RecipeError(
+                f"{key} is not a section", where=f"--set {override}", fix="check the path"
+            )
+    data[keys[-1]] = _value(text.strip())
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"v = {text}")["v"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def dump(recipe: msgspec.Struct) -> str:
+    """Return the recipe as TOML with every default written out, its digest in the first line."""
+    body = tomli_w.dumps(_without_none(msgspec.to_builtins(recipe)))
+    return f"# resolved recipe, digest {digest(recipe)}\n{body}"
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _without_none(v) for k, v in value.items() if v is not None}
+    return value
+
+
+def digest(settings: Any) -> str:
+    """Return the xxh3-128 hex digest of a recipe or a section, independent of key order."""
+    return xxhash.xxh3_128_hexdigest(msgspec.json.encode(settings, order="deterministic"))
+
+
+def resolve_paths(paths: list[str], base: str) -> list[str]:
+    """Return paths with relative ones taken from the recipe's folder."""
+    return [
+        p if storage.is_remote(p) or Path(p).is_absolute() else storage.join(base, p) for p in paths
+    ]
