@@ -182,15 +182,19 @@ BLOCKS = pa.schema(
 )
 
 _MEMBER = pa.struct(
-    [pa.field("offset", pa.int64(), nullable=False), pa.field("size", pa.int64(), nullable=False)]
+    [
+        pa.field("offset", pa.int64(), nullable=False),
+        pa.field("size", pa.int64(), nullable=False),
+        pa.field("xxh3", pa.uint64(), nullable=False),
+    ]
 )
 SHARD_SAMPLES = pa.schema(
     [
         _field("key", pa.string(), "nine digits, unique in the data set"),
         _field("uid", _UID, "the pair"),
-        _field("jpg", _MEMBER, "offset and size of the picture's bytes"),
-        _field("txt", _MEMBER, "offset and size of the caption's bytes"),
-        _field("json", _MEMBER, "offset and size of the metadata's bytes"),
+        _field("jpg", _MEMBER, "offset, size and xxh3-64 of the picture's bytes"),
+        _field("txt", _MEMBER, "offset, size and xxh3-64 of the caption's bytes"),
+        _field("json", _MEMBER, "offset, size and xxh3-64 of the metadata's bytes"),
         _field("removed", pa.bool_(), "taken out: the bytes are zeroed, the slot stays"),
     ]
 )

@@ -162,25 +162,29 @@ class LocalPool:
         self._pool: ProcessPoolExecutor | None = None
 
     def run(self, tasks: Sequence[Task]) -> Iterator[Marker | Failure]:
-        """Yield one result per task, as they come; two tasks a worker are in flight."""
+        """Yield one result per task, as they come; two tasks a worker are in flight.
+
+        When a worker dies, nobody can say whose fault it was: all that were in flight become
+        suspects, and go one at a time until each is done or has died alone.
+        """
         waiting = list(reversed(tasks))
-        deaths: dict[str, int] = {}
-        flying: dict[Future[Marker | Failure], Task] = {}
-        while waiting or flying:
-            while waiting and len(flying) < 2 * self._workers:
-                task = waiting.pop()
-                flying[self._executor().submit(perform, task)] = task
+        suspects: list[Task] = []
+        flying: dict[Future[Marker | Failure], tuple[Task, bool]] = {}
+        while waiting or suspects or flying:
+            most, queue = (1, suspects) if suspects else (2 * self._workers, waiting)
+            while queue and len(flying) < most:
+                task = queue.pop()
+                flying[self._executor().submit(perform, task)] = task, queue is suspects
             for future in wait(flying, return_when=FIRST_COMPLETED).done:
-                task = flying.pop(future)
+                task, alone = flying.pop(future)
                 try:
                     yield future.result()
                 except BrokenProcessPool:
                     self._pool = None
-                    deaths[task.unit.name] = deaths.get(task.unit.name, 0) + 1
-                    if deaths[task.unit.name] > ATTEMPTS:
+                    if alone:
                         yield _died(task)
                     else:
-                        waiting.append(task)
+                        suspects.append(task)
 
     def _executor(self) -> ProcessPoolExecutor:
         if self._pool is None:

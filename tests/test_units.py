@@ -1,0 +1,155 @@
+"""Units: done once, resumed, retried, reported."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from wit_builder import storage, units
+from wit_builder.errors import UnitsFailedError, WitError
+from wit_builder.units import Done, InProcess, LocalPool, Run, Stage, Unit
+
+
+class Job(msgspec.Struct, frozen=True):
+    """Writes its number, notes that it ran, and fails while ``fail`` exists."""
+
+    folder: str
+    number: int
+
+
+def write_number(job: Job) -> Done:
+    with (Path(job.folder) / f"ran-{job.number}").open("a") as log:
+        log.write("x")
+    if (Path(job.folder) / f"fail-{job.number}").exists():
+        raise WitError("broken on purpose", where=str(job.number), fix="remove the file")
+    if (Path(job.folder) / f"die-{job.number}").exists():
+        os.kill(os.getpid(), signal.SIGKILL)
+    out = storage.publish_bytes(f"{job.folder}/out/{job.number}", str(job.number).encode())
+    return Done([out], {"numbers": 1, "sum": job.number})
+
+
+def stage(folder: Path, *, count: int = 5, settings: int = 0, identity: str = "") -> Stage:
+    listed = [Unit(f"u{i}", [identity], Job(str(folder), i)) for i in range(count)]
+    return Stage("write", write_number, listed, settings)
+
+
+def runs(folder: Path) -> list[int]:
+    return [len((folder / f"ran-{i}").read_text()) for i in range(5)]
+
+
+@pytest.fixture(params=["in process", "two workers"])
+def run(request: pytest.FixtureRequest, tmp_path: Path):
+    """A run in a fresh folder, done by this process or by two workers."""
+    runner = InProcess() if request.param == "in process" else LocalPool(2)
+    yield Run(str(tmp_path), runner)
+    runner.close()
+
+
+def test_units_are_done_once_and_markers_come_in_order(run: Run, tmp_path: Path) -> None:
+    """A second start finds everything done; markers tell outputs and counts."""
+    markers = run.do(stage(tmp_path))
+    assert [m.unit for m in markers] == [f"u{i}" for i in range(5)]
+    assert units.total(markers) == {"numbers": 5, "sum": 10}
+    assert [o.url for o in markers[3].outputs] == ["out/3"]
+    again = run.do(stage(tmp_path))
+    assert again == markers
+    assert runs(tmp_path) == [1] * 5
+
+
+def test_a_changed_input_or_section_makes_the_unit_anew(run: Run, tmp_path: Path) -> None:
+    """The digest covers input identities and settings."""
+    run.do(stage(tmp_path))
+    run.do(stage(tmp_path, settings=1))
+    run.do(stage(tmp_path, settings=1, identity="other"))
+    assert runs(tmp_path) == [3] * 5
+
+
+@pytest.mark.parametrize("damage", ["missing", "shorter"])
+def test_a_unit_whose_output_is_gone_is_done_anew(run: Run, tmp_path: Path, damage: str) -> None:
+    """A marker counts only while its outputs stand there in their size."""
+    run.do(stage(tmp_path))
+    out = tmp_path / "out" / "2"
+    out.unlink() if damage == "missing" else out.write_bytes(b"")
+    run.do(stage(tmp_path))
+    assert out.read_text() == "2"
+    assert runs(tmp_path) == [1, 1, 2, 1, 1]
+
+
+def test_an_unreadable_marker_is_no_marker(run: Run, tmp_path: Path) -> None:
+    """A marker cut short by a full disk of long ago does not count."""
+    run.do(stage(tmp_path))
+    (tmp_path / "units" / "g0" / "write" / "u1.json").write_text('{"unit": "u')
+    run.do(stage(tmp_path))
+    assert runs(tmp_path) == [1, 2, 1, 1, 1]
+
+
+def test_a_failing_unit_is_retried_then_reported_and_the_others_finish(
+    run: Run, tmp_path: Path
+) -> None:
+    """The error names unit, cause and folder; a rerun does only what is missing."""
+    (tmp_path / "fail-3").touch()
+    with pytest.raises(UnitsFailedError, match=r"1 of 5 units failed \(u3\): broken on purpose"):
+        run.do(stage(tmp_path))
+    assert runs(tmp_path) == [1, 1, 1, 2, 1]
+    trace = tmp_path / "units" / "g0" / "write" / "u3.error.txt"
+    assert "Traceback" in trace.read_text()
+    (tmp_path / "fail-3").unlink()
+    assert len(run.do(stage(tmp_path))) == 5
+    assert runs(tmp_path) == [1, 1, 1, 3, 1]
+    assert not trace.exists()
+
+
+@pytest.mark.slow
+def test_a_worker_that_keeps_dying_is_reported_and_the_others_finish(tmp_path: Path) -> None:
+    """A killed worker is replaced; the unit that kills it is named."""
+    (tmp_path / "die-3").touch()
+    pool = LocalPool(2)
+    try:
+        with pytest.raises(UnitsFailedError, match=r"\(u3\): the worker process died"):
+            Run(str(tmp_path), pool).do(stage(tmp_path))
+    finally:
+        pool.close()
+    assert sorted(p.name for p in (tmp_path / "out").glob("[0-9]")) == ["0", "1", "2", "4"]
+
+
+PARENT = """
+import sys, os, signal
+from pathlib import Path
+from wit_builder.units import *
+def main(folder):
+    sys.path.insert(0, sys.argv[2])
+    import endless
+    pool = LocalPool(2)
+    units = [Unit(f"u{i}", [], folder) for i in range(2)]
+    Run(folder, pool).do(Stage("endless", endless.work, units))
+if __name__ == "__main__":
+    main(sys.argv[1])
+"""
+ENDLESS = """
+import os, select
+def work(folder):
+    descriptor = os.open(folder + "/alive", os.O_WRONLY)
+    os.write(descriptor, b"%d\\n" % os.getpid())
+    select.select([], [], [], 250)
+"""
+
+
+@pytest.mark.slow
+def test_workers_do_not_outlive_a_killed_parent(tmp_path: Path) -> None:
+    """SIGKILL of the main process ends its workers: their end of a pipe closes."""
+    (tmp_path / "parent.py").write_text(PARENT)
+    (tmp_path / "endless.py").write_text(ENDLESS)
+    os.mkfifo(tmp_path / "alive")
+    command = [sys.executable, str(tmp_path / "parent.py"), str(tmp_path), str(tmp_path)]
+    with subprocess.Popen(command) as parent, (tmp_path / "alive").open("rb", buffering=0) as pipe:
+        first = pipe.read(100)
+        assert first
+        parent.kill()
+        while pipe.read(100):
+            pass  # the read ends when the last worker has gone

@@ -1,0 +1,1 @@
+"""From candidates to what a round asks for: match, dedup, balance."""
