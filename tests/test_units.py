@@ -13,7 +13,8 @@ import pytest
 
 from wit_builder import storage, units
 from wit_builder.errors import UnitsFailedError, WitError
-from wit_builder.units import Done, InProcess, LocalPool, Run, Stage, Unit
+from wit_builder.runners import InProcess, LocalPool
+from wit_builder.units import Done, Run, Stage, Unit
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -81,6 +82,16 @@ def test_a_unit_whose_output_is_gone_is_done_anew(run: Run, tmp_path: Path, dama
     assert runs(tmp_path) == [1, 1, 2, 1, 1]
 
 
+def test_units_that_the_stage_no_longer_has_are_removed(run: Run, tmp_path: Path) -> None:
+    """A smaller stage leaves no outputs of a larger one behind; a retired one leaves none."""
+    run.do(stage(tmp_path))
+    run.do(stage(tmp_path, count=3))
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["0", "1", "2"]
+    run.retire("write")
+    assert list((tmp_path / "out").iterdir()) == []
+    assert list((tmp_path / "units" / "g0" / "write").iterdir()) == []
+
+
 def test_an_unreadable_marker_is_no_marker(run: Run, tmp_path: Path) -> None:
     """A marker cut short by a full disk of long ago does not count."""
     run.do(stage(tmp_path))
@@ -121,6 +132,7 @@ def test_a_worker_that_keeps_dying_is_reported_and_the_others_finish(tmp_path: P
 PARENT = """
 import sys, os, signal
 from pathlib import Path
+from wit_builder.runners import *
 from wit_builder.units import *
 def main(folder):
     sys.path.insert(0, sys.argv[2])

@@ -126,3 +126,18 @@ def _hash_slices(
 ) -> None:
     for i in range(out.size):
         out[i] = xxh64_slice(data, offsets[i], offsets[i + 1], seed)
+
+
+def pair_uid(url: str, text: str) -> bytes:
+    """Return the 16 bytes that name a pair: XXH3-128 (big-endian) over the length-prefixed two.
+
+    Args:
+        url: the image's URL, normalised.
+        text: the text, white space collapsed.
+
+    Each is its UTF-8 length as four bytes, little-endian, then its UTF-8 bytes: no other pair has
+    the same input.
+    """
+    a, b = url.encode(), text.encode()
+    prefixed = b"".join((len(a).to_bytes(4, "little"), a, len(b).to_bytes(4, "little"), b))
+    return xxhash.xxh3_128_digest(prefixed)

@@ -18,6 +18,7 @@ import msgspec
 import tomli_w
 import xxhash
 from msgspec import Meta
+from msgspec.structs import replace
 
 from wit_builder import storage
 from wit_builder.errors import RecipeError, StorageError
@@ -260,8 +261,28 @@ def digest(settings: Any) -> str:
     return xxhash.xxh3_128_hexdigest(msgspec.json.encode(settings, order="deterministic"))
 
 
-def resolve_paths(paths: list[str], base: str) -> list[str]:
-    """Return paths with relative ones taken from the recipe's folder."""
-    return [
-        p if storage.is_remote(p) or Path(p).is_absolute() else storage.join(base, p) for p in paths
+def anchored(recipe: Recipe, base: str) -> Recipe:
+    """Return the recipe with relative paths of its inputs taken from ``base``.
+
+    Args:
+        recipe: as loaded.
+        base: the recipe's folder, a place.
+    """
+
+    def at(path: str) -> str:
+        absolute = storage.is_remote(path) or Path(path).is_absolute()
+        return path if absolute else storage.join(base, path)
+
+    queries = recipe.queries
+    wordnet, wikipedia = queries.wordnet, queries.wikipedia
+    queries = replace(
+        queries,
+        custom=[at(p) for p in queries.custom],
+        wordnet=wordnet and replace(wordnet, path=at(wordnet.path)),
+        wikipedia=wikipedia and replace(wikipedia, dumps=[at(p) for p in wikipedia.dumps]),
+    )
+    sources = [
+        replace(s, paths=[at(p) for p in s.paths]) if isinstance(s, WarcSource) else s
+        for s in recipe.crawl.sources
     ]
+    return replace(recipe, queries=queries, crawl=replace(recipe.crawl, sources=sources))

@@ -150,6 +150,14 @@ IMAGES = pa.schema(
     ]
 )
 
+KEPT = pa.schema(
+    [
+        _field("uid", _UID, "the pair"),
+        _field("query_ids", _IDS, "queries it contains; sorted, unique"),
+        _field("kept_by", _IDS, "queries that keep it, at most the cap's pairs each; sorted"),
+    ]
+)
+
 REJECTIONS = pa.schema(
     [
         _field("uid", _UID, "pair it concerns; null where none was formed yet", nullable=True),
@@ -219,6 +227,7 @@ ALL = {
     "matched": MATCHED,
     "selected": SELECTED,
     "images": IMAGES,
+    "kept": KEPT,
     "rejections": REJECTIONS,
     "manifest": MANIFEST,
     "blocks": BLOCKS,

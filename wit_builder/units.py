@@ -9,30 +9,24 @@ fails is tried again, then reported with its error; the others finish first.
 from __future__ import annotations
 
 import contextlib
-import logging
-import multiprocessing
-import multiprocessing.connection
-import os
-import signal
-import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
 from wit_builder import storage
-from wit_builder.errors import MissingPartError, UnitsFailedError, WitError
+from wit_builder.errors import UnitsFailedError, WitError
 from wit_builder.progress import Observer, Silent
 from wit_builder.recipe import digest
+from wit_builder.runners import InProcess, Lost, Runner
 from wit_builder.storage import Published
 from wit_builder.tables import FORMAT_VERSION
 
 ATTEMPTS = 2
+"""A unit that failed is tried once more, with the other failed ones of its stage, then reported."""
 
 
 class Done(msgspec.Struct, frozen=True):
@@ -133,148 +127,8 @@ def _marker_url(folder: str, unit: Unit) -> str:
     return storage.join(folder, unit.name + ".json")
 
 
-class Runner(Protocol):
-    """Does tasks, in any order, and hands back what became of each."""
-
-    def run(self, tasks: Sequence[Task]) -> Iterator[Marker | Failure]:
-        """Yield one result per task, as they come."""
-
-    def close(self) -> None:
-        """End workers."""
-
-
-class InProcess:
-    """Does one unit after the other in this process."""
-
-    def run(self, tasks: Sequence[Task]) -> Iterator[Marker | Failure]:
-        """Yield one result per task, in order."""
-        return map(perform, tasks)
-
-    def close(self) -> None:
-        """Nothing to end."""
-
-
-class LocalPool:
-    """Does units in worker processes of this machine; one that dies is replaced."""
-
-    def __init__(self, workers: int) -> None:
-        self._workers = workers
-        self._pool: ProcessPoolExecutor | None = None
-
-    def run(self, tasks: Sequence[Task]) -> Iterator[Marker | Failure]:
-        """Yield one result per task, as they come; two tasks a worker are in flight.
-
-        When a worker dies, nobody can say whose fault it was: all that were in flight become
-        suspects, and go one at a time until each is done or has died alone.
-        """
-        waiting = list(reversed(tasks))
-        suspects: list[Task] = []
-        flying: dict[Future[Marker | Failure], tuple[Task, bool]] = {}
-        while waiting or suspects or flying:
-            most, queue = (1, suspects) if suspects else (2 * self._workers, waiting)
-            while queue and len(flying) < most:
-                task = queue.pop()
-                flying[self._executor().submit(perform, task)] = task, queue is suspects
-            for future in wait(flying, return_when=FIRST_COMPLETED).done:
-                task, alone = flying.pop(future)
-                try:
-                    yield future.result()
-                except BrokenProcessPool:
-                    self._pool = None
-                    if alone:
-                        yield _died(task)
-                    else:
-                        suspects.append(task)
-
-    def _executor(self) -> ProcessPoolExecutor:
-        if self._pool is None:
-            context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(self._workers, context, initializer=_be_a_worker)
-        return self._pool
-
-    def close(self) -> None:
-        """End the workers at once; what they had not published is done again next time."""
-        if self._pool is not None:
-            processes = list((self._pool._processes or {}).values())  # noqa: SLF001 - no public way to stop a busy worker
-            self._pool.shutdown(wait=False, cancel_futures=True)
-            for process in processes:
-                process.terminate()
-            for process in processes:
-                process.join()
-            self._pool = None
-
-
-def _died(task: Task) -> Failure:
-    return Failure(
-        task.unit.name,
-        "the worker process died (out of memory?) -> use fewer workers or smaller units",
-        "",
-    )
-
-
-def _be_a_worker() -> None:
-    """Leave Ctrl-C to the parent, and do not outlive it (even if it is killed)."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        multiprocessing.connection.wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-class RayCluster:
-    """Does units as Ray tasks, bounded in flight; a unit whose node dies is done elsewhere.
-
-    Args:
-        address: of a running cluster, or ``"local"`` to start one on this machine.
-
-    Raises:
-        MissingPartError: Ray is not installed.
-    """
-
-    def __init__(self, address: str) -> None:
-        try:
-            import ray  # noqa: PLC0415 - an optional part, heavy to import
-        except ImportError as error:
-            raise MissingPartError(
-                "the Ray runner needs Ray", fix="pip install 'wit-builder[ray]'"
-            ) from error
-        self._ray: Any = ray
-        if not ray.is_initialized():
-            ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
-        self._perform = ray.remote(max_retries=ATTEMPTS)(perform)
-
-    def run(self, tasks: Sequence[Task]) -> Iterator[Marker | Failure]:
-        """Yield one result per task, as they come; two tasks a core are in flight."""
-        most = 2 * max(1, int(self._ray.cluster_resources().get("CPU", 1)))
-        waiting = list(reversed(tasks))
-        flying: dict[Any, Task] = {}
-        while waiting or flying:
-            while waiting and len(flying) < most:
-                task = waiting.pop()
-                flying[self._perform.remote(task)] = task
-            ready, _ = self._ray.wait(list(flying), num_returns=1)
-            task = flying.pop(ready[0])
-            try:
-                yield self._ray.get(ready[0])
-            except self._ray.exceptions.RayError as error:
-                yield Failure(
-                    task.unit.name, f"lost on the cluster: {type(error).__name__}", str(error)
-                )
-
-    def close(self) -> None:
-        """Leave the cluster (or end the one that was started here)."""
-        self._ray.shutdown()
-
-
-def runner(workers: int, cluster: str | None = None) -> Runner:
-    """Return the runner for so many local workers, or for a Ray cluster's address."""
-    if cluster is not None:
-        return RayCluster(cluster)
-    return InProcess() if workers == 1 else LocalPool(workers)
+def _unit_of(marker_url: str) -> str:
+    return storage.name_of(marker_url).removesuffix(".json")
 
 
 @dataclass(frozen=True)
@@ -299,15 +153,17 @@ class Run:
                 does only what is missing.
         """
         folder = storage.join(self.root, "units", generation, stage.name)
-        tasks = [Task(stage.function, u, _digest(stage, u), self.root, folder) for u in stage.units]
-        assert len({u.name for u in stage.units}) == len(tasks), "unit names must be unique"
+        tasks = self._tasks(stage, folder)
         markers = self._done_before(tasks)
         self.observer.begin(stage.name, len(tasks), len(markers))
         counts = total(list(markers.values()))
         missing = [t for t in tasks if t.unit.name not in markers]
         for attempt in range(1, ATTEMPTS + 1):
             failures: list[Failure] = []
-            for result in self.runner.run(missing):
+            for task, result in self.runner.each(perform, missing):
+                if isinstance(result, Lost):
+                    failures.append(Failure(task.unit.name, result.why, ""))
+                    continue
                 if isinstance(result, Failure):
                     failures.append(result)
                     continue
@@ -321,8 +177,22 @@ class Run:
             if attempt == ATTEMPTS:
                 raise _report(stage, folder, failures, len(tasks))
         self._forget_failures(folder)
+        self._retire(folder, keep=markers)
         self.observer.end(stage.name, counts)
         return [markers[u.name] for u in stage.units]
+
+    def is_done(self, stage: Stage, generation: str = "g0") -> bool:
+        """Return whether nothing is left to do of a stage."""
+        tasks = self._tasks(stage, storage.join(self.root, "units", generation, stage.name))
+        return len(self._done_before(tasks)) == len(tasks)
+
+    def _tasks(self, stage: Stage, folder: str) -> list[Task]:
+        assert len({u.name for u in stage.units}) == len(stage.units), "unit names must be unique"
+        return [Task(stage.function, u, _digest(stage, u), self.root, folder) for u in stage.units]
+
+    def retire(self, stage: str, generation: str = "g0") -> None:
+        """Remove what a stage left behind that this recipe does not have any more."""
+        self._retire(storage.join(self.root, "units", generation, stage), keep={})
 
     def _done_before(self, tasks: Sequence[Task]) -> dict[str, Marker]:
         wanted = {_marker_url(t.folder, t.unit): t for t in tasks}
@@ -345,6 +215,20 @@ class Run:
             for name, size in storage.sizes(storage.join(self.root, folder)).items():
                 sizes[f"{folder}/{name}"] = size
         return sizes
+
+    def _retire(self, folder: str, keep: dict[str, Marker]) -> None:
+        """Remove the outputs of units that are not the stage's any more, then their markers.
+
+        Otherwise a run with fewer buckets than an earlier one would leave the old ones lying about.
+        """
+        standing = {o.url for m in keep.values() for o in m.outputs}
+        stale = [u for u in storage.list_files(folder, ".json") if _unit_of(u) not in keep]
+        for url, data in storage.read_many(stale).items():
+            with contextlib.suppress(msgspec.DecodeError):
+                marker = msgspec.json.decode(data, type=Marker)
+                for gone in {o.url for o in marker.outputs} - standing:
+                    storage.remove(storage.join(self.root, gone))
+            storage.remove(url)
 
     def _forget_failures(self, folder: str) -> None:
         for url in storage.list_files(folder, ".error.txt"):

@@ -30,7 +30,7 @@ from wit_builder.curate.balance import (
 from wit_builder.curate.dedup import rejections
 from wit_builder.hashing import U64, hash_column, label_seed
 from wit_builder.recipe import BalanceSection
-from wit_builder.tables import IMAGES, SELECTED, Outcome, Reason, conform
+from wit_builder.tables import IMAGES, KEPT, SELECTED, Outcome, Reason, conform
 from wit_builder.units import Done
 
 _UNKNOWN, _ALIVE, _DEAD = 0, 1, 2
@@ -230,7 +230,6 @@ def _within(matches: Matches, thresholds: pa.Table, queries: int) -> Mask:
 def run_keep(job: KeepJob) -> Done:
     """Publish the kept pairs: the union over queries of their ``cap`` lowest-ranked alive pairs.
 
-    Columns: ``uid``, ``query_ids`` (all it contains), ``kept_by`` (the queries that keep it).
     Other alive pairs are spare.
 
     Raises:
@@ -243,7 +242,7 @@ def run_keep(job: KeepJob) -> Done:
     cap = np.full(len(queries), job.balance.cap_per_query, np.int64)
     kept_by = ids_where(matches, lowest(matches, cap), alive.num_rows)
     keep = pa.array(np.diff(kept_by.offsets.to_numpy()) > 0)
-    kept = alive.append_column("kept_by", kept_by).filter(keep)
+    kept = conform(alive.append_column("kept_by", kept_by).filter(keep), KEPT)
     doubled = rejections(found.doubled, "dedup", Reason.DUPLICATE_IMAGE)
     outputs = [storage.write_parquet(job.out, kept), storage.write_parquet(job.rejected, doubled)]
     counts = {

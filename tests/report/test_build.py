@@ -1,0 +1,70 @@
+"""The files of a report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from wit_builder import storage, tables
+from wit_builder.errors import ShardFormatError, StorageError
+from wit_builder.report import build
+
+from .conftest import make_web, write_run
+
+FILES = ["balance.parquet", "index.html", "rejections.parquet", "summary.json"]
+
+
+def _read(root: str) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in sorted(Path(root, "report").iterdir())}
+
+
+def test_a_report_is_four_files(job):
+    """Two tables, the figures for machines, and the page; each is among what was published."""
+    done = build.run(job)
+    assert sorted(storage.name_of(o.url) for o in done.outputs) == FILES == list(_read(job.root))
+    assert done.counts["queries"] == 60 == sum(n for k, n in done.counts.items() if k != "queries")
+
+
+def test_the_same_run_gives_the_same_bytes_anywhere(job, web, tmp_path):
+    """A second report, from the same tables in another folder, is byte-identical."""
+    build.run(job)
+    build.run(write_run(tmp_path / "elsewhere", web))
+    assert _read(job.root) == _read(str(tmp_path / "elsewhere"))
+
+
+def test_every_query_has_a_row(job, web):
+    """The balance table has all queries in list order, those without a match too."""
+    build.run(job)
+    balance = storage.read_parquet(f"{job.root}/report/balance.parquet")
+    assert balance.schema.equals(tables.BALANCE, check_metadata=False)
+    assert balance["query"].to_pylist() == web.queries
+    rows = balance.to_pylist()
+    assert all((r["matched"] == 0) == (r["status"] == "empty") for r in rows)
+    assert all((r["kept"] == web.cap) == (r["status"] == "full") for r in rows)
+
+
+def test_a_missing_round_is_refused_by_name(job):
+    """A report on three rounds of which two are there says so, and where."""
+    with pytest.raises(StorageError, match=r"2 of 3 rounds have selected tables \[.*g0/selected\]"):
+        build.run(msgspec.structs.replace(job, rounds=3))
+
+
+def test_a_run_without_shards_is_refused(tmp_path):
+    """Nothing packed, nothing to report on."""
+    job = write_run(tmp_path, make_web(20, 5, 3, 1))
+    storage.remove(f"{tmp_path}/g0/shards")
+    with pytest.raises(ShardFormatError, match="no data set"):
+        build.run(job)
+    assert not Path(job.root, "report").exists()
+
+
+def test_a_query_list_without_a_match_gives_a_report_that_says_so(tmp_path):
+    """No match at all is told in words, without plots."""
+    web = make_web(0, 5, 3, 1)
+    done = build.run(write_run(tmp_path, web))
+    assert done.counts == {"queries": 5, "full": 0, "short": 0, "exhausted": 0, "empty": 5}
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert "No text contains any of the queries" in page
+    assert 'class="plot"' not in page

@@ -1,0 +1,50 @@
+"""Figures for a terminal."""
+
+from __future__ import annotations
+
+import pytest
+
+from wit_builder.errors import StorageError
+from wit_builder.report import build
+from wit_builder.report.summary import quantity, share, size, summary_rows, words
+
+
+def test_rows_have_all_stages_and_reasons(job):
+    """The funnel in order, then rounds, queries, rejections by reason, and what is on disk."""
+    build.run(job)
+    rows = dict(summary_rows(job.root))
+    assert list(rows)[: len(job.funnel)] == [step.label for step in job.funnel]
+    assert rows["pages read"] == "3,100 pages"
+    assert rows["lost in match: no query"] == "900"
+    assert "alive" in rows["round 1"]
+    assert rows["on disk"].startswith("3 shards, ")
+
+
+def test_no_report_yet_is_an_error_that_names_the_file(tmp_path):
+    """Asking for figures before there is a report says which file is missing."""
+    with pytest.raises(StorageError, match=r"summary\.json"):
+        summary_rows(str(tmp_path))
+
+
+def test_figures_carry_their_units():
+    """Counts agree with their unit, sizes are decimal, shares are exact at their ends."""
+    assert [quantity(n, "queries") for n in (0, 1, 2000)] == [
+        "0 queries",
+        "1 query",
+        "2,000 queries",
+    ]
+    assert [size(n) for n in (0, 999, 1000, 2.5e9)] == ["0 bytes", "999 bytes", "1.0 kB", "2.5 GB"]
+    parts = [(0, 5), (5, 5), (1, 10**6), (10**6 - 1, 10**6), (1, 3), (0, 0)]
+    assert [share(a, b) for a, b in parts] == [
+        "0 %",
+        "100 %",
+        "< 0.1 %",
+        "> 99.9 %",
+        "33.3 %",
+        "n/a",
+    ]
+    assert [words(r) for r in ("opt_out_page", "http_4xx", "no_query")] == [
+        "opt-out page",
+        "HTTP 4xx",
+        "no query",
+    ]

@@ -1,0 +1,276 @@
+"""``wit``, the one program: every command is a thin door to a function of the library.
+
+Exit status: 0 done, 1 failed (one line says what, where, and what to do), 2 wrong usage, 130
+interrupted (start the same command again to go on).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import msgspec
+from cyclopts import App, CycloptsError, Group, Parameter
+from rich.console import Console
+from rich.table import Table
+
+from wit_builder import __version__
+from wit_builder.errors import RecipeError, ShardFormatError, WitError
+
+if TYPE_CHECKING:  # a command imports what it needs when it runs
+    from wit_builder.pipeline import Until
+    from wit_builder.units import Run
+
+DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+app = App(
+    name="wit",
+    version=__version__,
+    help="From query lists to class-balanced image-text shards, and on to a trained CLIP.",
+    version_flags=["--version"],
+)
+_STAGES = Group("One stage of a build, and those before it", sort_key=2)
+_LOOK = Group("Look at what is there", sort_key=3)
+_WHOLE = Group("The whole of it", sort_key=1)
+_MODEL = Group("The model", sort_key=4)
+
+Root = Annotated[str, Parameter(help="The run's folder, local or s3://.")]
+Recipe = Annotated[str, Parameter(help="A recipe (TOML), local or s3://.")]
+AsJson = Annotated[bool, Parameter(name="--json", negative="")]
+Out = Annotated[str, Parameter(name="--out", help="The run's folder, local or s3://.")]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class How:
+    """How the work is done; none of it changes a byte of what is made.
+
+    Attributes:
+        set_: Override a recipe's key, e.g. --set balance.cap_per_query=500; may be repeated.
+        workers: Worker processes on this machine; by default one a core.
+        runner: Do the units in local processes, or as tasks on a Ray cluster.
+        address: The Ray cluster's address; "local" starts one on this machine.
+        json: Say how it gets on as JSON lines.
+        loopback: For tests and the demo only: HOSTS=127.0.0.1:PORT asks that server instead.
+    """
+
+    set_: Annotated[tuple[str, ...], Parameter(name="--set", negative="")] = ()
+    workers: int | None = None
+    runner: Literal["local", "ray"] = "local"
+    address: str = "local"
+    json: Annotated[bool, Parameter(negative="")] = False
+    loopback: Annotated[tuple[str, ...], Parameter(negative="", show=False)] = ()
+
+
+DEFAULT = How()
+
+
+def _loopback(pairs: tuple[str, ...]) -> dict[str, str]:
+    mapped = dict(pair.partition("=")[::2] for pair in pairs)
+    for hosts, server in mapped.items():
+        if not server.startswith("127.0.0.1:"):
+            raise RecipeError(
+                "only a server on loopback can stand in for hosts",
+                where=f"--loopback {hosts}={server}",
+                fix="write HOSTS=127.0.0.1:PORT",
+            )
+    return mapped
+
+
+@contextlib.contextmanager
+def _run(out: str, how: How) -> Iterator[Run]:
+    from wit_builder import pipeline, progress, runners, units
+
+    cluster = how.address if how.runner == "ray" else None
+    runner = runners.make_runner(how.workers or pipeline.default_workers(), cluster)
+    try:
+        with progress.for_terminal(as_json=how.json) as observer:
+            yield units.Run(out, runner, observer)
+    finally:
+        runner.close()
+
+
+def _build(recipe: str, out: str, how: How, until: Until) -> None:
+    from wit_builder import pipeline
+
+    loaded = pipeline.read_recipe(recipe, how.set_)
+    with _run(out, how) as run:
+        pipeline.Build(loaded, run, _loopback(how.loopback))(until)
+
+
+def _print_rows(rows: list[tuple[str, str]], title: str = "") -> None:
+    table = Table(title=title or None, show_header=False, box=None, pad_edge=False, highlight=False)
+    for row in rows:
+        table.add_row(*row)
+    Console(highlight=False, markup=False, emoji=False).print(table)
+
+
+# --- the whole of it --------------------------------------------------------
+
+
+@app.command(group=_WHOLE)
+def demo(*, out: str = "demo-run", data: str = ".data", workers: int | None = None) -> None:
+    """Build a data set from a small web, train a CLIP on it, and show what it learned.
+
+    Args:
+        out: Folder for all that is made.
+        data: Folder of the demo's data; what is missing is downloaded into it.
+        workers: Worker processes; by default one a core.
+    """
+    from wit_builder import demo as play
+
+    play.run(out, data, workers)
+
+
+@app.command(group=_WHOLE)
+def build(recipe: Recipe, *, out: Out, how: How = DEFAULT) -> None:
+    """Make a data set: query list, candidates, matched, balanced, fetched, packed, reported.
+
+    What is done already is not done again: starting the same command again resumes.
+    """
+    _build(recipe, out, how, "report")
+    report(out, how=how, again=False)
+
+
+# --- stages -----------------------------------------------------------------
+
+queries_app = App(name="queries", help="Build a query list, or look at one.", group=_STAGES)
+app.command(queries_app)
+
+
+@queries_app.command(name="build")
+def queries_build(recipe: Recipe, *, out: Out, how: How = DEFAULT) -> None:
+    """Make the query list of a recipe: ROOT/queries/queries.parquet and a summary."""
+    _build(recipe, out, how, "queries")
+
+
+@queries_app.command(name="show")
+def queries_show(root: Root, query: str | None = None, /) -> None:
+    """Show what a query list is made of, or where one query of it comes from."""
+    from wit_builder import storage
+    from wit_builder.queries import build, show
+
+    table = storage.read_parquet(storage.join(root, build.LIST))
+    if query:
+        print(show.explain(table, query))
+        return
+    for row in show.summary_table(table):
+        of = f"{row.queries:,} queries, {row.also_elsewhere:,} also in later sources"
+        _print_rows([(row.source, of), ("  first", ", ".join(row.first))])
+        _print_rows([("  last", ", ".join(row.last))])
+
+
+def _stage(name: Until, said: str) -> None:
+    def command(recipe: Recipe, *, out: Out, how: How = DEFAULT) -> None:
+        _build(recipe, out, how, name)
+
+    command.__doc__ = f"{said}\n\nStages before it that are not done yet are done first."
+    command.__name__ = name
+    app.command(command, group=_STAGES)
+
+
+_stage("crawl", "Take candidates, (image URL, text) pairs, from archives and sites.")
+_stage("match", "Keep candidates that contain a query, one per URL.")
+_stage("balance", "Draw up to the cap's pairs per query: what the first round asks for.")
+_stage("fetch", "Ask for the drawn images, round by round, until the draw is full.")
+_stage("pack", "Pack kept pairs into tar shards with manifest and block table.")
+
+
+# --- look at what is there --------------------------------------------------
+
+
+@app.command(group=_LOOK)
+def report(
+    root: Root,
+    /,
+    *,
+    how: How = DEFAULT,
+    again: Annotated[bool, Parameter(show=False)] = True,
+) -> None:
+    """Write the balance report of a run, and print its summary."""
+    from wit_builder import storage
+    from wit_builder.report import summary
+
+    if again:
+        _build(storage.join(root, "recipe.toml"), root, how, "report")
+    if how.json:
+        print(storage.read_bytes(storage.join(root, "report", "summary.json")).decode())
+    else:
+        _print_rows(summary.summary_rows(root))
+        print(f"report: {storage.join(root, 'report', 'index.html')}")
+
+
+@app.command(group=_LOOK)
+def show(root: Root, query: str, /) -> None:
+    """Show one query: its counts at every stage, and sample pairs with what became of them."""
+    from wit_builder.report import show as showing
+
+    _print_rows(showing.explain(root, query))
+
+
+@app.command(group=_LOOK)
+def verify(shards: str, /, *, workers: int = 1, as_json: AsJson = False) -> None:
+    """Check every shard, member and digest of a data set; name each fault's place.
+
+    Args:
+        shards: The data set's folder, local or s3://.
+        workers: Worker processes.
+        as_json: Print the result as JSON.
+    """
+    from wit_builder.shards import verify as checking
+
+    found = checking.verify(shards, workers)
+    if as_json:
+        print(msgspec.json.encode(found).decode())
+    else:
+        print(f"{found.shards:,} shards, {found.samples:,} samples, {found.bytes:,} bytes checked")
+        for fault in found.faults:
+            print(fault.error(), file=sys.stderr)
+    if found.faults:
+        raise ShardFormatError(
+            f"{len(found.faults)} faults", where=shards, fix="see the line of each fault"
+        )
+
+
+# --- entering and leaving ---------------------------------------------------
+
+
+def _register_plugins() -> None:
+    for entry in sorted(entry_points(group="wit.commands"), key=lambda e: e.name):
+        app.command(entry.value, name=entry.name, group=_MODEL)
+
+
+def _terminate(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the program, and leave with its exit status."""
+    signal.signal(signal.SIGTERM, _terminate)
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    sys.exit(status(sys.argv[1:] if arguments is None else arguments))
+
+
+def status(arguments: list[str]) -> int:
+    """Run a command line and return its exit status; errors are printed in one line."""
+    try:
+        app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+    except CycloptsError as error:
+        print(f"wit: {' '.join(str(error).split())} -> wit --help", file=sys.stderr)
+        return USAGE
+    except WitError as error:
+        print(f"wit: {error}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        print("wit: interrupted -> start the same command again to go on", file=sys.stderr)
+        return INTERRUPTED
+    return DONE
+
+
+_register_plugins()

@@ -1,0 +1,131 @@
+"""``wit demo``: the whole idea on real data that ships with packages, offline, in a few minutes.
+
+A web of two dozen hosts runs on loopback and misbehaves like the real one. A query list is made
+from WordNet and a Wikipedia excerpt; pages come from WARC files and from a live crawl; pairs are
+matched, balanced, fetched in rounds, packed and reported; a small CLIP trains on the shards, and is
+then asked to name pictures in a drawing style that it has never seen.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from wit_builder import pipeline, progress, recipe, runners, storage, units
+from wit_builder.errors import DemoError, ShardFormatError
+from wit_builder.report.summary import summary_rows
+from wit_builder.shards.verify import verify
+
+HERE = Path(__file__).parent
+TEMPLATES = ("{}", "a picture of {}")
+
+
+def run(out: str, data: str, workers: int | None = None) -> None:
+    """Do it all, and print what came of it.
+
+    Args:
+        out: local folder for all that is made; what is there already is gone on from.
+        data: folder of the demo's data; what is missing is downloaded into it.
+        workers: worker processes; by default one a core.
+
+    Raises:
+        DemoError: the data cannot be had, or the web or the training did not run.
+    """
+    from wit_builder.demo import data as pictures
+    from wit_builder.demo import fetch_data, site, warc
+
+    if storage.is_remote(out):
+        raise DemoError("the demo runs in a local folder", where=out, fix="wit demo --out demo-run")
+    started = time.monotonic()
+    fetch_data.fetch(data)
+    console = Console(highlight=False)
+    console.print(f"wit demo: everything is made in [bold]{out}[/bold]")
+    web = site.plan(site.Settings(data=data))
+    archives = warc.write_warcs(str(Path(out, "web")), web)
+    _build(out, data, archives, site, workers or pipeline.default_workers())
+    shards = storage.join(out, "g0", "shards")
+    checked = verify(shards)
+    if checked.faults:
+        raise ShardFormatError("the demo's shards are not whole", where=shards, fix="wit verify it")
+    model, test = storage.join(out, "model"), storage.join(out, "test")
+    _wit("train", str(HERE / "train.toml"), "--set", f"data.shards={shards}", "--out", model)
+    pictures.write_test_set(test, web.concepts)
+    results = storage.join(out, "eval.json")
+    templates = [part for t in TEMPLATES for part in ("--template", t)]
+    names = storage.join(test, "classes.json")
+    where = ["--images", test, "--names", names, "--out", results, "--json"]
+    _wit("eval", model, *where, *templates, quiet=True)
+    _tell(console, out, msgspec.json.decode(Path(results).read_bytes()), time.monotonic() - started)
+
+
+def _build(out: str, data: str, archives: list[str], site: Any, workers: int) -> None:
+    from wit_builder.demo.web import DemoWeb
+
+    dump = str(Path(data, "enwiki-excerpt.xml.bz2").resolve())
+    sources = [
+        {"kind": "warc", "paths": [str(Path(a).resolve()) for a in archives]},
+        {"kind": "site", "seeds": site.seeds(), "max_depth": 3, "max_pages": 2000},
+    ]
+    overrides = [
+        f"queries.wordnet.path={Path(data, 'wordnet').resolve()}",
+        f"queries.wikipedia.dumps=[{dump!r}]",
+        f"crawl.sources={_toml(sources)}",
+    ]
+    loaded = recipe.load(str(HERE / "recipe.toml"), recipe.Recipe, overrides)
+    runner = runners.make_runner(workers)
+    try:
+        with DemoWeb(site.Settings(data=data)) as web, progress.for_terminal() as observer:
+            loopback = {"*.test": f"127.0.0.1:{web.port}"}
+            pipeline.Build(loaded, units.Run(out, runner, observer), loopback)()
+    finally:
+        runner.close()
+
+
+def _toml(value: Any) -> str:
+    """Return a value as inline TOML (JSON is that, but for the colons of its objects)."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {_toml(v)}" for key, v in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    return msgspec.json.encode(value).decode()
+
+
+def _wit(*arguments: str, quiet: bool = False) -> None:
+    """Run a command of ``wit`` in a process of its own: the library never imports torch."""
+    command = [sys.executable, "-m", "wit_builder", *arguments]
+    done = subprocess.run(command, check=False, stdout=subprocess.DEVNULL if quiet else None)
+    if done.returncode == 130:
+        raise KeyboardInterrupt
+    if done.returncode:
+        raise DemoError(
+            f"wit {arguments[0]} failed with status {done.returncode}",
+            where=" ".join(["wit", *arguments]),
+            fix="see its error above",
+        )
+
+
+def _tell(console: Console, out: str, results: dict[str, Any], seconds: float) -> None:
+    table = Table(title="What happened", show_header=False, title_justify="left", box=None)
+    for row in summary_rows(out):
+        table.add_row(*row)
+    shot = results["zero_shot"]
+    classes = f"{shot['classes']:,} concepts drawn in a style that was held out"
+    for name, score in shot["scores"].items():
+        times = score["value"] / score["chance"]
+        said = f"{score['value']:.1%}, chance {score['chance']:.2%}: {times:.0f} times chance"
+        table.add_row(f"zero-shot {name}", said)
+    table.add_row("", classes)
+    console.print(table)
+    report = Path(out, "report", "index.html").resolve()
+    console.print(f"shards  {storage.join(out, 'g0', 'shards')}")
+    console.print(f"model   {storage.join(out, 'model')}")
+    console.print(f"report  {report}")
+    console.print(f"        open it in a browser: file://{report}", soft_wrap=True)
+    console.print(f"done in {seconds:.0f} s; try: wit show {out} dog")

@@ -1,0 +1,74 @@
+"""Which shard a pair goes to, and which key it gets: decided by a hash, before any shard is made.
+
+A pair's *place* is ``xxh64(uid)`` seeded with ``label_seed(seed, "pack")``. Of n shards, shard s
+holds the places in [s * 2**64 / n, (s + 1) * 2**64 / n), so that every shard is a uniform sample of
+the data set; shard sizes vary by about the square root of the mean. Pairs stand in the order of
+(place, uid), and the key is the pair's position in that order over all shards.
+"""
+
+from __future__ import annotations
+
+from itertools import accumulate
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from wit_builder.errors import ShardFormatError
+from wit_builder.hashing import U64, hash_column, label_seed
+from wit_builder.shards.layout import MAX_SAMPLES
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """How many pairs each shard will hold."""
+
+    samples: list[int]
+
+    @property
+    def shards(self) -> int:
+        """How many shards there are."""
+        return len(self.samples)
+
+    @property
+    def first_keys(self) -> list[int]:
+        """The position of each shard's first sample in the whole data set."""
+        return [0, *accumulate(self.samples)][:-1]
+
+
+def plan(kept: pa.Table, seed: int, samples_per_shard: int) -> Plan:
+    """Return how the kept pairs are shared out; order of rows does not matter.
+
+    Args:
+        kept: a table with the column ``uid``, unique.
+        seed: the run's seed.
+        samples_per_shard: wanted on average; ceil(pairs / that) shards are made.
+
+    Raises:
+        ShardFormatError: more pairs than nine digits can number.
+    """
+    total = kept.num_rows
+    if total > MAX_SAMPLES:
+        raise ShardFormatError(
+            f"{total} pairs are more than keys of nine digits can number",
+            fix="build several generations",
+        )
+    shards = -(-total // samples_per_shard)
+    if not shards:
+        return Plan([])
+    counts = np.zeros(shards, np.int64)
+    for chunk in kept["uid"].chunks:
+        counts += np.bincount(shard_of(places(chunk, seed), shards), minlength=shards)
+    return Plan(counts.tolist())
+
+
+def places(uids: pa.Array | pa.ChunkedArray, seed: int) -> U64:
+    """Return the place of every pair: a 64-bit hash of its uid, keyed by the seed."""
+    return hash_column(uids, label_seed(seed, "pack"))
+
+
+def shard_of(place: U64, shards: int) -> npt.NDArray[np.int64]:
+    """Return floor(place * shards / 2**64), exactly, for fewer than 2**32 shards."""
+    n, low_bits = np.uint64(shards), np.uint64(32)
+    high, low = place >> low_bits, place & np.uint64(0xFFFFFFFF)
+    return ((high * n + ((low * n) >> low_bits)) >> low_bits).astype(np.int64)

@@ -1,0 +1,380 @@
+"""Composes the stages into a build; the only module that knows them all.
+
+Each method runs one stage (or says what it gave before) and hands the places of its tables on.
+Inputs of a unit are the identities of what the units before it published, so a change anywhere
+travels exactly as far as it changes bytes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from wit_builder import recipe as recipes
+from wit_builder import storage
+from wit_builder.crawl import archives, site
+from wit_builder.curate import dedup, draw, match
+from wit_builder.errors import RecipeError
+from wit_builder.fetch import route
+from wit_builder.fetch import run as fetch
+from wit_builder.pack import plan, scatter, shard
+from wit_builder.queries import build as queries
+from wit_builder.recipe import QueriesSection, Recipe, SiteSource, WarcSource
+from wit_builder.report import build as report
+from wit_builder.report.summary import Step
+from wit_builder.units import Marker, Run, Stage, Unit, total
+
+Until = Literal["queries", "crawl", "match", "balance", "fetch", "pack", "report"]
+"""The stages a user can stop after, in order."""
+
+STAGES: tuple[Until, ...] = ("queries", "crawl", "match", "balance", "fetch", "pack", "report")
+
+
+def read_recipe(place: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Return a build's recipe, its relative paths taken from the recipe's own folder.
+
+    Raises:
+        RecipeError: it cannot be read, or a key is unknown or wrong.
+    """
+    recipe = recipes.load(place, Recipe, list(overrides))
+    base = place.rpartition("/")[0] or "."
+    base = base if storage.is_remote(base) else str(Path(base).resolve())
+    return recipes.anchored(recipe, base)
+
+
+@dataclass
+class Build:
+    """One run of a recipe in a folder.
+
+    Attributes:
+        recipe: what to build.
+        run: where, and who does the work.
+        loopback: host pattern -> ``127.0.0.1:PORT``, for tests and the demo only.
+        generation: which generation of the run's tables.
+    """
+
+    recipe: Recipe
+    run: Run
+    loopback: dict[str, str] = field(default_factory=dict)
+    generation: str = "g0"
+
+    def __call__(self, until: Until = "report") -> None:
+        """Do every stage up to ``until``; what is done already is not done again.
+
+        Raises:
+            WitError: something is wrong with the recipe, an input, or a place; units that do not
+                depend on it are done, and starting again goes on from there.
+        """
+        if until != "queries" and not self.recipe.crawl.sources:
+            raise RecipeError(
+                "the recipe names nothing to crawl",
+                where="crawl.sources",
+                fix="add a [[crawl.sources]] section, e.g. kind = 'warc', paths = ['*.warc.gz']",
+            )
+        self._publish_recipe()
+        steps = {
+            "queries": lambda: self.queries,
+            "crawl": lambda: self.candidates,
+            "match": lambda: self.matched,
+            "balance": lambda: self._round(0, []),
+            "fetch": lambda: self.rounds,
+            "pack": lambda: self.shards,
+            "report": lambda: self.report,
+        }
+        steps[until]()
+
+    def place(self, *parts: str) -> str:
+        """Return a place in this generation's folder."""
+        return storage.join(self.run.root, self.generation, *parts)
+
+    def _publish_recipe(self) -> None:
+        storage.sweep(self.run.root)
+        url = storage.join(self.run.root, "recipe.toml")
+        storage.publish_bytes(url, recipes.dump(self.recipe).encode())
+
+    def _do(self, stage: Stage) -> list[Marker]:
+        return self.run.do(stage, self.generation)
+
+    def _urls(self, markers: Sequence[Marker], suffix: str) -> list[str]:
+        outputs = (o.url for m in markers for o in m.outputs)
+        return [storage.join(self.run.root, url) for url in outputs if url.endswith(suffix)]
+
+    # --- what to look for, and where ---------------------------------------
+
+    @cached_property
+    def queries(self) -> Marker:
+        """The query list."""
+        return build_queries(self.recipe.queries, self.run)
+
+    @property
+    def _query_list(self) -> str:
+        return storage.join(self.run.root, queries.LIST)
+
+    @cached_property
+    def candidates(self) -> list[Marker]:
+        """Texts that came with images, a table per archive or site."""
+        return self._from_archives() + self._from_sites()
+
+    def _from_archives(self) -> list[Marker]:
+        sources = [s for s in self.recipe.crawl.sources if isinstance(s, WarcSource)]
+        paths = [p for s in sources for pattern in s.paths for p in storage.glob(pattern)]
+        units = []
+        for number, path in enumerate(paths):
+            name = f"warc-{number:05d}"
+            job = archives.ArchiveJob(
+                url=path,
+                section=self.recipe.crawl,
+                out=self.place("candidates", f"{name}.arrow"),
+                rejected=self.place("rejected", f"crawl-{name}.parquet"),
+            )
+            units.append(Unit(name, [storage.identity(path)], job))
+        html_limits = self.recipe.crawl.max_html_bytes
+        return self._do(Stage("crawl-archives", archives.run, units, html_limits))
+
+    def _from_sites(self) -> list[Marker]:
+        sources = [s for s in self.recipe.crawl.sources if isinstance(s, SiteSource)]
+        units = []
+        for number, (source, seeds) in enumerate((s, g) for s in sources for g in site.groups(s)):
+            name = f"site-{number:05d}"
+            job = site.SiteJob(
+                seeds=seeds,
+                source=source,
+                section=self.recipe.crawl,
+                fetch=self.recipe.fetch,
+                seed=self.recipe.seed,
+                loopback=self.loopback,
+                out=self.place("candidates", f"{name}.arrow"),
+                rejected=self.place("rejected", f"crawl-{name}.parquet"),
+            )
+            units.append(Unit(name, [recipes.digest([source, seeds])], job))
+        limits = [self.recipe.crawl.max_html_bytes, self.recipe.fetch.max_redirects]
+        return self._do(Stage("crawl-sites", site.run, units, limits))
+
+    # --- what contains a query, once per URL --------------------------------
+
+    @cached_property
+    def matched(self) -> list[Marker]:
+        """Pairs whose text contains a query, one per URL, a table per bucket."""
+        matching = self.matching
+        files = self._urls(matching, ".arrow")
+        units = []
+        for bucket in range(self.recipe.buckets):
+            name = f"{bucket:05d}"
+            job = dedup.DedupJob(
+                sources=files,
+                bucket=bucket,
+                seed=self.recipe.seed,
+                out=self.place("matched", f"{name}.parquet"),
+                rejected=self.place("rejected", f"dedup-{name}.parquet"),
+            )
+            units.append(Unit(name, [m.identity for m in matching], job))
+        return self._do(Stage("dedup", dedup.run, units, self.recipe.seed))
+
+    @cached_property
+    def matching(self) -> list[Marker]:
+        """Candidates that contain a query, a file per candidates table, grouped by URL."""
+        inputs = [self.queries.identity]
+        units = []
+        for marker in self.candidates:
+            name = marker.unit
+            job = match.MatchJob(
+                candidates=self._urls([marker], ".arrow")[0],
+                queries=self._query_list,
+                section=self.recipe.match,
+                buckets=self.recipe.buckets,
+                out=self.place("exchange", "matched", f"{name}.arrow"),
+                rejected=self.place("rejected", f"match-{name}.parquet"),
+            )
+            units.append(Unit(name, [*inputs, marker.identity], job))
+        settings = [self.recipe.match, self.recipe.buckets]
+        return self._do(Stage("match", match.run, units, settings))
+
+    # --- rounds of drawing and fetching -------------------------------------
+
+    @cached_property
+    def rounds(self) -> list[list[Marker]]:
+        """Per round, its fetch units; ends when no drawn pair is unknown, or at the last round."""
+        done: list[list[Marker]] = []
+        for number in range(self.recipe.balance.rounds):
+            selected = self._round(number, done)
+            if not selected:
+                break
+            done.append(self._fetch(number, selected))
+        for number in range(len(done), len(done) + _FORGOTTEN_ROUNDS):
+            for stage in ("draw", "select", "route", "fetch"):
+                self.run.retire(f"{stage}-r{number}", self.generation)
+        return done
+
+    def _round(self, number: int, before: list[list[Marker]]) -> list[Marker]:
+        """Return the units with what the round asks for; none when the loop has converged."""
+        images = [self._urls(markers, ".parquet") for markers in before]
+        thresholds = self.place("exchange", "thresholds", f"r{number}.parquet")
+        balance, seed, matched = self.recipe.balance, self.recipe.seed, self.matched
+        matched_urls = [self.place("matched", f"{m.unit}.parquet") for m in matched]
+        known = [self.queries.identity, *(m.identity for markers in before for m in markers)]
+        drawn = draw.DrawJob(self._query_list, matched_urls, images, seed, balance, thresholds)
+        unit = Unit("thresholds", [*known, *(m.identity for m in matched)], drawn)
+        [found] = self._do(Stage(f"draw-r{number}", draw.run_draw, [unit], [balance, seed]))
+        if not found.counts["unknown"]:
+            return []
+        units = []
+        for marker, url in zip(matched, matched_urls, strict=True):
+            out = self.place("selected", f"r{number}", f"{marker.unit}.parquet")
+            job = draw.SelectJob(self._query_list, url, images, thresholds, seed, out)
+            units.append(Unit(marker.unit, [*known, found.identity, marker.identity], job))
+        return self._do(Stage(f"select-r{number}", draw.run_select, units, seed))
+
+    def _fetch(self, number: int, selected: list[Marker]) -> list[Marker]:
+        buckets = self.recipe.buckets
+        units = []
+        for marker, url in zip(selected, self._urls(selected, ".parquet"), strict=True):
+            out = self.place("exchange", f"routed-r{number}", f"{marker.unit}.arrow")
+            units.append(Unit(marker.unit, [marker.identity], route.RouteJob(url, buckets, out)))
+        routed = self._do(Stage(f"route-r{number}", route.run, units, buckets))
+        return self._ask(number, routed)
+
+    def _ask(self, number: int, routed: list[Marker]) -> list[Marker]:
+        recipe = self.recipe
+        files = self._urls(routed, ".arrow")
+        inputs = [m.identity for m in routed]
+        units = []
+        for bucket in range(recipe.buckets):
+            job = fetch.FetchJob(
+                sources=files,
+                bucket=bucket,
+                out=self.place("images", f"r{number}"),
+                fetch=recipe.fetch,
+                image=recipe.image,
+                seed=recipe.seed,
+                loopback=self.loopback,
+            )
+            units.append(Unit(f"{bucket:05d}", inputs, job))
+        return self._do(Stage(f"fetch-r{number}", fetch.run, units, recipe.image))
+
+    # --- what is kept, packed and reported ----------------------------------
+
+    @cached_property
+    def kept(self) -> Marker:
+        """The pairs to keep, each with the queries that keep it."""
+        images = [self._urls(markers, ".parquet") for markers in self.rounds]
+        out, rejected = self.place("kept.parquet"), self.place("rejected", "keep.parquet")
+        balance, seed = self.recipe.balance, self.recipe.seed
+        job = draw.KeepJob(self._query_list, images, seed, balance, out, rejected)
+        inputs = [self.queries.identity, *(m.identity for r in self.rounds for m in r)]
+        cap = balance.cap_per_query
+        return self._do(Stage("keep", draw.run_keep, [Unit("kept", inputs, job)], [cap, seed]))[0]
+
+    @cached_property
+    def shards(self) -> Marker:
+        """The packed data set."""
+        kept = self.place("kept.parquet")
+        inputs = [self.kept.identity]
+        planned = plan.plan(
+            storage.read_parquet(kept, ["uid"]),
+            self.recipe.seed,
+            self.recipe.pack.samples_per_shard,
+        )
+        scattered = self._scatter(kept, planned.shards, inputs)
+        files = self._urls(scattered, ".arrow")
+        units = []
+        for number, (first_key, samples) in enumerate(
+            zip(planned.first_keys, planned.samples, strict=True)
+        ):
+            job = shard.ShardJob(
+                sources=files,
+                shard=number,
+                first_key=first_key,
+                samples=samples,
+                queries_url=self._query_list,
+                folder=self.place("shards"),
+                max_block_bytes=self.recipe.pack.max_block_bytes,
+            )
+            units.append(Unit(f"{number:06d}", [m.identity for m in scattered] + inputs, job))
+        stage = Stage("pack", shard.run, units, [self.recipe.pack, self.recipe.seed])
+        if not self.run.is_done(stage, self.generation):
+            # no manifest may stand beside shards that it does not describe
+            self.run.retire("pack-finish", self.generation)
+        return self._finish(self._do(stage))
+
+    def _scatter(self, kept: str, shards: int, inputs: list[str]) -> list[Marker]:
+        units = []
+        parts = [(m, url) for r in self.rounds for m in r for url in self._urls([m], ".parquet")]
+        for marker, url in parts:
+            name = "-".join(url.removesuffix(".parquet").split("/")[-2:])
+            job = scatter.MapJob(
+                part_tar=url.removesuffix(".parquet") + ".tar",
+                part_parquet=url,
+                kept_url=kept,
+                shards=shards,
+                seed=self.recipe.seed,
+                out=self.place("exchange", "packed", f"{name}.arrow"),
+            )
+            units.append(Unit(name, [*inputs, marker.identity], job))
+        settings = [self.recipe.seed, shards]
+        return self._do(Stage("pack-scatter", scatter.run, units, settings))
+
+    def _finish(self, packed: list[Marker]) -> Marker:
+        job = shard.FinishJob(
+            folder=self.place("shards"),
+            shards=len(packed),
+            generation=self.generation,
+            recipe=recipes.digest(self.recipe),
+            max_block_bytes=self.recipe.pack.max_block_bytes,
+        )
+        unit = Unit("dataset", [m.identity for m in packed], job)
+        settings = recipes.digest(self.recipe)
+        return self._do(Stage("pack-finish", shard.finish, [unit], settings))[0]
+
+    @cached_property
+    def report(self) -> Marker:
+        """The balance report."""
+        shards = self.shards
+        job = report.ReportJob(
+            root=self.run.root,
+            generation=self.generation,
+            rounds=len(self.rounds),
+            cap_per_query=self.recipe.balance.cap_per_query,
+            title=self.recipe.name,
+            recipe_digest=recipes.digest(self.recipe),
+            funnel=self._funnel(),
+        )
+        unit = Unit("report", [shards.identity, self.kept.identity], job)
+        return self._do(Stage("report", report.run, [unit], recipes.digest(self.recipe)))[0]
+
+    def _funnel(self) -> list[Step]:
+        crawled, matched = total(self.candidates), total(self.matching)
+        fetched = total([m for r in self.rounds for m in r])
+        asked = sum(fetched.get(outcome, 0) for outcome in ("alive", "dead", "deferred"))
+        return [
+            Step("pages read", crawled["pages"], "pages"),
+            Step("candidates", crawled["candidates"]),
+            Step("contain a query", matched["matched"]),
+            Step("one per URL", total(self.matched)["pairs"]),
+            Step("asked for", asked),
+            Step("fetched alive", fetched.get("alive", 0)),
+            Step("kept", self.kept.counts["kept"]),
+        ]
+
+
+_FORGOTTEN_ROUNDS = 8
+"""Rounds past the last one whose leftovers of an earlier, longer build are looked for."""
+
+
+def build_queries(section: QueriesSection, run: Run) -> Marker:
+    """Build the query list of a run and return its marker.
+
+    Raises:
+        QueryListError: a source cannot be used.
+    """
+    counting = queries.count_stage(section, run.root)
+    counted = run.do(counting, "all")
+    return run.do(queries.build_stage(section, run.root, counting, counted), "all")[0]
+
+
+def default_workers() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0))
