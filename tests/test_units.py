@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from wit_builder import storage, units
-from wit_builder.errors import UnitsFailedError, WitError
+from wit_builder.errors import ArchiveError, StorageError, UnitsFailedError
 from wit_builder.runners import InProcess, LocalPool
 from wit_builder.units import Done, Run, Stage, Unit
 
@@ -28,7 +28,9 @@ def write_number(job: Job) -> Done:
     with (Path(job.folder) / f"ran-{job.number}").open("a") as log:
         log.write("x")
     if (Path(job.folder) / f"fail-{job.number}").exists():
-        raise WitError("broken on purpose", where=str(job.number), fix="remove the file")
+        raise StorageError("broken on purpose", where=str(job.number), fix="remove the file")
+    if (Path(job.folder) / f"bad-{job.number}").exists():
+        raise ArchiveError("bad for good", where=str(job.number), fix="remove the file")
     if (Path(job.folder) / f"die-{job.number}").exists():
         os.kill(os.getpid(), signal.SIGKILL)
     out = storage.publish_bytes(f"{job.folder}/out/{job.number}", str(job.number).encode())
@@ -114,6 +116,14 @@ def test_a_failing_unit_is_retried_then_reported_and_the_others_finish(
     assert len(run.do(stage(tmp_path))) == 5
     assert runs(tmp_path) == [1, 1, 1, 3, 1]
     assert not trace.exists()
+
+
+def test_an_error_that_is_for_good_is_not_retried(run: Run, tmp_path: Path) -> None:
+    """A bad input is reported at once: trying again would only take longer."""
+    (tmp_path / "bad-3").touch()
+    with pytest.raises(UnitsFailedError, match=r"\(u3\): bad for good"):
+        run.do(stage(tmp_path))
+    assert runs(tmp_path) == [1] * 5
 
 
 @pytest.mark.slow

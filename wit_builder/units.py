@@ -3,7 +3,8 @@
 A unit publishes its outputs atomically and its *marker* last, with the digest of what went in and
 the outputs with their sizes: ``ROOT/units/GENERATION/STAGE/UNIT.json``. A marker with the same
 digest, whose outputs are still there, means *done*; so starting again is resuming. A unit that
-fails is tried again, then reported with its error; the others finish first.
+fails is tried once more (unless its error is for good: a wrong recipe, a bad input), then reported;
+the others finish first.
 """
 
 from __future__ import annotations
@@ -18,15 +19,12 @@ from typing import Any
 import msgspec
 
 from wit_builder import storage
-from wit_builder.errors import UnitsFailedError, WitError
+from wit_builder.errors import StorageError, UnitsFailedError, WitError
 from wit_builder.progress import Observer, Silent
 from wit_builder.recipe import digest
 from wit_builder.runners import InProcess, Lost, Runner
 from wit_builder.storage import Published
 from wit_builder.tables import FORMAT_VERSION
-
-ATTEMPTS = 2
-"""A unit that failed is tried once more, with the other failed ones of its stage, then reported."""
 
 
 class Done(msgspec.Struct, frozen=True):
@@ -83,11 +81,12 @@ class Marker(msgspec.Struct, frozen=True):
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """A unit that could not be done: its error in a line, and the traceback."""
+    """A unit that could not be done: its error in a line, the traceback, and whether to retry."""
 
     unit: str
     error: str
-    trace: str
+    trace: str = ""
+    again: bool = True
 
 
 class Task(msgspec.Struct, frozen=True):
@@ -110,7 +109,9 @@ def perform(task: Task) -> Marker | Failure:
         marker = Marker(task.unit.name, task.digest, outputs, done.counts, seconds)
         storage.publish_bytes(_marker_url(task.folder, task.unit), msgspec.json.encode(marker))
     except WitError as error:
-        return Failure(task.unit.name, str(error), traceback.format_exc())
+        # storage may be back in a moment; a wrong recipe or a bad input will not mend itself
+        again = isinstance(error, StorageError)
+        return Failure(task.unit.name, str(error), traceback.format_exc(), again)
     except Exception as error:  # noqa: BLE001 - whatever a unit raises must not end the others
         text = " ".join(str(error).split()) or "no message"
         return Failure(task.unit.name, f"{type(error).__name__}: {text}", traceback.format_exc())
@@ -156,30 +157,35 @@ class Run:
         tasks = self._tasks(stage, folder)
         markers = self._done_before(tasks)
         self.observer.begin(stage.name, len(tasks), len(markers))
-        counts = total(list(markers.values()))
         missing = [t for t in tasks if t.unit.name not in markers]
-        for attempt in range(1, ATTEMPTS + 1):
-            failures: list[Failure] = []
-            for task, result in self.runner.each(perform, missing):
-                if isinstance(result, Lost):
-                    failures.append(Failure(task.unit.name, result.why, ""))
-                    continue
-                if isinstance(result, Failure):
-                    failures.append(result)
-                    continue
+        failures = self._attempt(missing, stage, markers)
+        again = {f.unit for f in failures if f.again}
+        if again:
+            retried = self._attempt([t for t in missing if t.unit.name in again], stage, markers)
+            failures = [f for f in failures if not f.again] + retried
+        if failures:
+            raise _report(stage, folder, failures, len(tasks))
+        self._forget_failures(folder)
+        self._retire(folder, keep=markers)
+        self.observer.end(stage.name, total(list(markers.values())))
+        return [markers[u.name] for u in stage.units]
+
+    def _attempt(
+        self, tasks: Sequence[Task], stage: Stage, markers: dict[str, Marker]
+    ) -> list[Failure]:
+        """Do tasks, add the markers of those that are done, and return the others' failures."""
+        failures: list[Failure] = []
+        counts = total(list(markers.values()))
+        for task, result in self.runner.each(perform, tasks):
+            if isinstance(result, Marker):
                 markers[result.unit] = result
                 counts = _add(counts, result.counts)
                 self.observer.advance(stage.name, counts)
-            failed = {f.unit for f in failures}
-            missing = [t for t in missing if t.unit.name in failed]
-            if not missing:
-                break
-            if attempt == ATTEMPTS:
-                raise _report(stage, folder, failures, len(tasks))
-        self._forget_failures(folder)
-        self._retire(folder, keep=markers)
-        self.observer.end(stage.name, counts)
-        return [markers[u.name] for u in stage.units]
+            elif isinstance(result, Lost):
+                failures.append(Failure(task.unit.name, result.why))
+            else:
+                failures.append(result)
+        return failures
 
     def is_done(self, stage: Stage, generation: str = "g0") -> bool:
         """Return whether nothing is left to do of a stage."""

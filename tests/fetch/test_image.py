@@ -1,0 +1,189 @@
+"""From a body to a JPEG."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from tests.mock_web import encoded, jpeg, picture, png_header
+from wit_builder.fetch.image import Picture, Unusable, prepare, without_metadata
+from wit_builder.recipe import ImageSection
+from wit_builder.tables import Reason
+
+SECTION = ImageSection(size_px=64, min_side_px=8)
+
+
+def opened(result: Picture | Unusable) -> Image.Image:
+    assert isinstance(result, Picture), result
+    image = Image.open(io.BytesIO(result.jpeg))
+    image.load()
+    assert (image.format, image.size) == ("JPEG", (result.width, result.height))
+    return image
+
+
+def reason(body: bytes, **section: Any) -> Reason:
+    result = prepare(body, ImageSection(**{"size_px": 64, "min_side_px": 8, **section}))
+    assert isinstance(result, Unusable)
+    return result.reason
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    width=st.integers(8, 500),
+    height=st.integers(8, 500),
+    mode=st.sampled_from(["keep_ratio", "center_crop"]),
+    kind=st.sampled_from(["JPEG", "PNG", "WEBP", "GIF", "BMP"]),
+)
+def test_the_output_fits(width, height, mode, kind):
+    """The shorter side is at most the size, nothing is enlarged, the shape is kept or square."""
+    section = ImageSection(size_px=64, mode=mode, max_aspect=100)
+    result = prepare(encoded(picture(width, height), kind), section)
+    image = opened(result)
+    assert (result.original_width, result.original_height) == (width, height)
+    assert min(image.size) == min(64, width, height)
+    if min(width, height) <= 64:
+        assert image.size == (width, height)
+    elif mode == "center_crop":
+        assert image.size == (64, 64)
+    else:
+        assert abs(image.size[0] - width * 64 / min(width, height)) <= 0.5
+        assert abs(image.size[1] - height * 64 / min(width, height)) <= 0.5
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("size", [(40, 24), (400, 240)])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_orientation_is_applied_then_dropped(orientation, size, kind):
+    """However a camera was held, the picture comes out upright and says nothing about it."""
+    corner = Image.new("RGB", size, "blue")
+    corner.paste("red", (0, 0, size[0] // 2, size[1] // 2))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    exif[0x010F] = "a camera"
+    image = opened(prepare(encoded(corner, kind, exif=exif, quality=95), SECTION))
+    assert not image.getexif()
+    swapped = orientation >= 5
+    assert (image.size[0] > image.size[1]) is not swapped
+    reds = np.argwhere(np.asarray(image)[:, :, 0] > 128).mean(axis=0) / np.asarray(image.size)[::-1]
+    where = {1: "tl", 2: "tr", 3: "br", 4: "bl", 5: "tl", 6: "tr", 7: "br", 8: "bl"}[orientation]
+    assert ("t" if reds[0] < 0.5 else "b") + ("l" if reds[1] < 0.5 else "r") == where
+
+
+def test_nothing_changes_nothing():
+    """A small JPEG without metadata is packed byte for byte."""
+    body = jpeg(60, 50)
+    assert prepare(body, SECTION) == Picture(body, "image/jpeg", 60, 50, 60, 50)
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_blocks": 1}])
+def test_metadata_goes_without_encoding_anew(options):
+    """EXIF, comments, profiles and what trails the image go; pixels stay as they are."""
+    exif = Image.Exif()
+    exif[0x010F] = "a camera"
+    bare = jpeg(60, 50, **options)
+    body = jpeg(60, 50, exif=exif, comment=b"hello", icc_profile=b"p" * 200, **options) + b"trailer"
+    result = prepare(body, SECTION)
+    assert isinstance(result, Picture)
+    assert result.jpeg == bare
+
+
+def test_without_metadata_survives_any_damage():
+    """A file cut or damaged anywhere still gives a file, never an error."""
+    body = jpeg(20, 20)
+    for at in range(len(body)):
+        assert without_metadata(body[:at])
+        assert without_metadata(body[:at] + b"\xff" + body[at + 1 :])
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16", "CMYK", "YCbCr"])
+@pytest.mark.parametrize("size", [(60, 50), (300, 200)])
+def test_every_mode(mode, size):
+    """Every colour mode comes out close to what a viewer shows, on white."""
+    source = picture(*size)
+    if mode == "I;16":
+        grey = np.asarray(source.convert("L")).astype(np.uint16) * 257
+        image, shown = Image.fromarray(grey), source.convert("L").convert("RGB")
+    else:
+        image = source.convert(mode)
+        shown = image.convert("RGB")
+    body = encoded(image, "JPEG" if mode in {"CMYK", "YCbCr"} else "PNG")
+    result = opened(prepare(body, SECTION)).convert("RGB")
+    expected = shown.resize(result.size, Image.Resampling.BOX)
+    limit = 18 if mode != "1" else 60
+    assert np.abs(np.asarray(result, int) - np.asarray(expected, int)).mean() < limit
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_transparency_is_white(mode):
+    """What is transparent becomes white, not black."""
+    image = Image.new("RGBA", (50, 50), (200, 0, 0, 0))
+    body = encoded(image.convert(mode), "PNG")
+    assert np.asarray(opened(prepare(body, SECTION))).min() > 250
+
+
+def test_first_frame_of_an_animation():
+    """An animated GIF or WebP gives its first frame."""
+    red, blue = (Image.new("RGB", (50, 50), c) for c in ("red", "blue"))
+    for kind in ("GIF", "WEBP"):
+        body = encoded(red, kind, save_all=True, append_images=[blue], duration=100)
+        mean = np.asarray(opened(prepare(body, SECTION))).mean(axis=(0, 1))
+        assert mean[0] > 200
+        assert mean[2] < 60
+
+
+def test_reduced_decoding_looks_the_same():
+    """Decoding a large JPEG at reduced size stays within 38 dB of decoding it whole."""
+    body = jpeg(1600, 1200, quality=95)
+    small = np.asarray(opened(prepare(body, ImageSection())))
+    whole = np.asarray(Image.open(io.BytesIO(body)))
+    expected = cv2.resize(whole, (341, 256), interpolation=cv2.INTER_AREA)
+    assert cv2.PSNR(small, expected) > 38
+
+
+@pytest.mark.parametrize(
+    ("body", "expected", "section"),
+    [
+        (png_header(50_000, 50_000), Reason.IMAGE_TOO_LARGE, {}),
+        (png_header(10_000, 9_500), Reason.IMAGE_TOO_LARGE, {}),
+        (jpeg(400, 300), Reason.IMAGE_TOO_LARGE, {"max_pixels": 1000}),
+        (jpeg(100, 7), Reason.IMAGE_TOO_SMALL, {}),
+        (jpeg(400, 10), Reason.IMAGE_ASPECT, {}),
+        (jpeg(400, 300)[:-200], Reason.IMAGE_TRUNCATED, {}),
+        (jpeg(400, 300)[:1000], Reason.IMAGE_TRUNCATED, {}),
+        (jpeg(60, 50)[:-20], Reason.IMAGE_TRUNCATED, {}),
+        (encoded(picture(50, 50), "PNG")[:-100], Reason.IMAGE_TRUNCATED, {}),
+        (encoded(picture(50, 50), "WEBP")[:-100], Reason.IMAGE_TRUNCATED, {}),
+        (png_header(50, 50), Reason.IMAGE_TRUNCATED, {}),
+        (b"<!DOCTYPE html><html>not found</html>", Reason.NOT_AN_IMAGE, {}),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", Reason.NOT_AN_IMAGE, {}),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n", Reason.NOT_AN_IMAGE, {}),
+        (b"", Reason.NOT_AN_IMAGE, {}),
+    ],
+)
+def test_unusable(body, expected, section):
+    """Each flaw has its reason."""
+    assert reason(body, **section) is expected
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_any_damage_is_survived(data):
+    """However a picture is damaged, there is a picture or a reason, never an error."""
+    kind = data.draw(st.sampled_from(["JPEG", "PNG", "WEBP", "GIF", "BMP"]))
+    body = bytearray(encoded(picture(90, 80), kind))
+    for _ in range(data.draw(st.integers(1, 8))):
+        body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.integers(0, 255))
+    result = prepare(bytes(body), SECTION)
+    assert isinstance(result, Picture | Unusable)
+
+
+def test_same_bytes():
+    """The same body gives the same bytes."""
+    assert prepare(jpeg(500, 400), SECTION) == prepare(jpeg(500, 400), SECTION)

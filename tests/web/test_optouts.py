@@ -1,0 +1,76 @@
+"""The one reader of opt-out signals."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wit_builder.web.optouts import DIRECTIVES, opt_outs
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        (["noai"], ["noai"]),
+        (["NOAI, NoImageAI"], ["noai", "noimageai"]),
+        (["noindex", "nofollow"], ["noindex"]),
+        (["none"], ["none"]),
+        (["noai noimageai"], ["noai", "noimageai"]),
+        (["wit-builder: noai"], ["noai"]),
+        (["WIT-Builder/1.0: noai"], ["noai"]),
+        (["*: noai"], ["noai"]),
+        (["otherbot: noai"], []),
+        (["otherbot: nofollow, noai"], []),
+        (["otherbot: noai, wit-builder: noindex"], ["noindex"]),
+        (["otherbot: noai", "noimageai"], ["noimageai"]),
+        (["max-image-preview: none"], []),
+        (["max-image-preview:none, noai"], ["noai"]),
+        (["unavailable_after: 25 Jun 2010 15:00:00 PST, noindex"], ["noindex"]),
+        (["all", "nofollow", "noarchive", "", "noairports"], []),
+    ],
+)
+def test_x_robots_tag(lines, expected):
+    """What each form of the header says to us."""
+    assert opt_outs([("X-Robots-Tag", line) for line in lines]) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("TDM-Reservation", " 1 ", ["tdm-reservation"]),
+        ("tdm-reservation", "0", []),
+        ("Content-Usage", "train-ai=n", ["train-ai=n"]),
+        ("Content-Usage", 'search=y, train-ai=n;note="x"', ["train-ai=n"]),
+        ("Content-Usage", "train-ai=y", []),
+        ("Content-Type", "noai", []),
+    ],
+)
+def test_other_headers(name, value, expected):
+    """TDMRep and Content-Usage are read; other headers are not."""
+    assert opt_outs([(name, value)]) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("robots", "noai, noimageai", ["noai", "noimageai"]),
+        ("ROBOTS", "noindex,nofollow", ["noindex"]),
+        ("wit-builder", "none", ["none"]),
+        ("googlebot", "noindex", []),
+        ("robots", "max-image-preview:none", []),
+        ("tdm-reservation", "1", ["tdm-reservation"]),
+        ("description", "noai", []),
+    ],
+)
+def test_metas(name, content, expected):
+    """Metas for all robots and for us are read, those for others are not."""
+    assert opt_outs(metas=[(name, content)]) == expected
+
+
+@given(st.text(), st.text())
+def test_any_text_is_survived(name, value):
+    """Whatever a server sends, only known signals come out, sorted, each once."""
+    found = opt_outs([("X-Robots-Tag", value), (name, value)], [("robots", value)])
+    assert found == sorted(set(found))
+    assert set(found) <= DIRECTIVES | {"tdm-reservation", "train-ai=n"}

@@ -1,0 +1,1 @@
+"""Selected pairs become pictures: ``run`` asks, ``image`` makes, ``store`` publishes parts."""

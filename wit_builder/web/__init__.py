@@ -1,0 +1,1 @@
+"""Asking the web: ``gate`` says whether and when, ``client`` asks; used by live crawl and fetch."""

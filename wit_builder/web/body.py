@@ -1,0 +1,68 @@
+"""A response's body, capped on the wire and once more after decompression."""
+
+from __future__ import annotations
+
+import zlib
+
+import aiohttp
+
+from wit_builder.tables import Reason
+from wit_builder.web.answer import Refusal
+
+_CHUNK_BYTES = 1 << 16
+_ANY_ZLIB = zlib.MAX_WBITS | 32  # a gzip or zlib header, told apart by itself
+
+
+async def read(response: aiohttp.ClientResponse, most: int, *, cut: bool) -> bytes | Refusal:
+    """Return the body, decompressed, or why there is none.
+
+    Args:
+        response: opened with ``auto_decompress=False``.
+        most: bytes allowed, compressed as well as decompressed.
+        cut: return the first ``most`` bytes of a larger body instead of refusing it.
+    """
+    announced = response.content_length
+    if announced is not None and announced > most and not cut:
+        return Refusal(Reason.BODY_TOO_LARGE, f"{announced} bytes announced")
+    raw = bytearray()
+    async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
+        raw += chunk
+        if len(raw) > most:
+            if not cut:
+                return Refusal(Reason.BODY_TOO_LARGE, f"more than {most} bytes")
+            break
+    encoding = response.headers.get("Content-Encoding", "").strip().lower()
+    return decompress(bytes(raw[:most]), encoding, most, cut=cut)
+
+
+def decompress(raw: bytes, encoding: str, most: int, *, cut: bool = False) -> bytes | Refusal:
+    """Return the decoded body; never more than ``most + 1`` bytes are made on the way."""
+    if encoding in {"", "identity"}:
+        return raw
+    if encoding not in {"gzip", "x-gzip", "deflate"}:
+        return Refusal(
+            Reason.BODY_INCOMPLETE, f"unknown content encoding {encoding[:40]}", final=True
+        )
+    try:
+        out, ended = _inflate(raw, most + 1)
+    except zlib.error as error:
+        return Refusal(Reason.BODY_INCOMPLETE, f"{encoding}: {error}")
+    if len(out) > most and not cut:
+        return Refusal(Reason.BODY_TOO_LARGE, f"more than {most} bytes once decompressed")
+    if not ended and not cut:
+        return Refusal(Reason.BODY_INCOMPLETE, f"{encoding} ends early")
+    return out[:most]
+
+
+def _inflate(raw: bytes, most: int) -> tuple[bytes, bool]:
+    """Return at most ``most`` bytes of all members of a stream, and whether it came to its end."""
+    # Some servers send "deflate" without the zlib header that RFC 9110, section 8.4.1.2 asks for.
+    headless = raw[:1] and raw[0] & 0x0F != 8 and raw[:2] != b"\x1f\x8b"
+    out = bytearray()
+    while raw and len(out) < most:
+        member = zlib.decompressobj(-zlib.MAX_WBITS if headless else _ANY_ZLIB)
+        out += member.decompress(raw, most - len(out))
+        if not member.eof:
+            return bytes(out), False
+        raw = member.unused_data.lstrip(b"\0")
+    return bytes(out), True

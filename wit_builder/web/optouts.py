@@ -1,0 +1,77 @@
+"""Opt-outs: the one table of signals, and the one function that reads them.
+
+Signals come as ``X-Robots-Tag`` headers and robots metas (``noai`` and ``noimageai`` as DeviantArt
+introduced them; ``noindex``, ``noimageindex`` and ``none`` as search engines define them), as W3C
+TDMRep's ``tdm-reservation``, and as ``Content-Usage`` of the IETF AIPREF drafts. The most
+restrictive wins: one signal is enough.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from wit_builder.web.agent import TOKEN
+
+DIRECTIVES = frozenset({"noai", "noimageai", "noindex", "noimageindex", "none"})
+"""Words of ``X-Robots-Tag`` and of robots metas that opt a page or picture out."""
+TDM_RESERVATION = "tdm-reservation"
+TRAIN_AI_NO = "train-ai=n"
+
+_VALUED = frozenset({"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"})
+"""Directives with a value after a colon; anything else before a colon is an agent's name."""
+_WORD = re.compile(r"(?:([a-z*][\w*.-]*)(?:/[\w.-]*)?\s*:\s*)?([^\s,;:]+)")
+
+Pairs = Iterable[tuple[str, str]]
+
+
+def opt_outs(headers: Pairs = (), metas: Pairs = ()) -> list[str]:
+    """Return the opt-out signals that address us, sorted, each once; empty if there are none.
+
+    Args:
+        headers: (name, value) of every response header line; names in any case.
+        metas: (name, content) of a page's ``<meta>`` elements.
+
+    Returns:
+        words of ``DIRECTIVES``, ``"tdm-reservation"`` and ``"train-ai=n"``.
+    """
+    found: set[str] = set()
+    for name, value in headers:
+        match name.lower():
+            case "x-robots-tag":
+                found |= _directives(value)
+            case "tdm-reservation":
+                found |= _reservation(value)
+            case "content-usage":
+                found |= {TRAIN_AI_NO} if forbids_training(value) else set()
+    for name, content in metas:
+        match name.strip().lower():
+            case addressed if addressed in {"robots", TOKEN}:
+                found |= _directives(content)
+            case "tdm-reservation":
+                found |= _reservation(content)
+    return sorted(found)
+
+
+def forbids_training(content_usage: str) -> bool:
+    """Return whether a ``Content-Usage`` value, a structured dictionary, has ``train-ai=n``."""
+    items = (item.partition(";")[0] for item in content_usage.lower().split(","))
+    return any("".join(item.split()) == TRAIN_AI_NO for item in items)
+
+
+def _reservation(value: str) -> set[str]:
+    return {TDM_RESERVATION} if value.strip() == "1" else set()
+
+
+def _directives(line: str) -> set[str]:
+    """Return the opt-out words of one line that hold for us: ``agent:`` rules what follows it."""
+    found: set[str] = set()
+    ours = True
+    for head, word in _WORD.findall(line.lower()):
+        if head in _VALUED:
+            continue
+        if head:
+            ours = head in {"*", TOKEN}
+        if ours and word in DIRECTIVES:
+            found.add(word)
+    return found
