@@ -13,7 +13,10 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from tests.small_web import CONCEPTS, SmallWeb, write_recipe
 from wit_builder import storage
+from wit_builder.demo import site
+from wit_builder.demo.web import DemoWeb
 from wit_builder.errors import StorageError
 
 REPOSITORY = Path(__file__).parent.parent
@@ -32,6 +35,15 @@ def data_dir() -> Path:
     folder = REPOSITORY / ".data"
     fetch(str(folder))
     return folder
+
+
+@pytest.fixture(scope="session")
+def small_web(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SmallWeb]:
+    """A small web on loopback that misbehaves, and a recipe that builds a data set from it."""
+    settings = site.Settings(data=str(data_dir), concepts=CONCEPTS)
+    place = write_recipe(tmp_path_factory.mktemp("web"), site.plan(settings))
+    with DemoWeb(settings) as web:
+        yield SmallWeb(place, web)
 
 
 def free_ports(count: int) -> list[int]:

@@ -34,6 +34,7 @@ app = App(
     version=__version__,
     help="From query lists to class-balanced image-text shards, and on to a trained CLIP.",
     version_flags=["--version"],
+    suppress_keyboard_interrupt=False,
 )
 _STAGES = Group("One stage of a build, and those before it", sort_key=2)
 _LOOK = Group("Look at what is there", sort_key=3)

@@ -8,7 +8,7 @@ travels exactly as far as it changes bytes.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +27,7 @@ from wit_builder.recipe import QueriesSection, Recipe, SiteSource, WarcSource
 from wit_builder.report import build as report
 from wit_builder.report.summary import Step
 from wit_builder.units import Marker, Run, Stage, Unit, total
+from wit_builder.web.agent import user_agent
 
 Until = Literal["queries", "crawl", "match", "balance", "fetch", "pack", "report"]
 """The stages a user can stop after, in order."""
@@ -69,14 +70,9 @@ class Build:
             WitError: something is wrong with the recipe, an input, or a place; units that do not
                 depend on it are done, and starting again goes on from there.
         """
-        if until != "queries" and not self.recipe.crawl.sources:
-            raise RecipeError(
-                "the recipe names nothing to crawl",
-                where="crawl.sources",
-                fix="add a [[crawl.sources]] section, e.g. kind = 'warc', paths = ['*.warc.gz']",
-            )
+        self._refuse_early(until)
         self._publish_recipe()
-        steps = {
+        steps: dict[Until, Callable[[], object]] = {
             "queries": lambda: self.queries,
             "crawl": lambda: self.candidates,
             "match": lambda: self.matched,
@@ -86,6 +82,19 @@ class Build:
             "report": lambda: self.report,
         }
         steps[until]()
+
+    def _refuse_early(self, until: Until) -> None:
+        """Refuse what would only be found out after hours."""
+        sources = self.recipe.crawl.sources
+        if until != "queries" and not sources:
+            raise RecipeError(
+                "the recipe names nothing to crawl",
+                where="crawl.sources",
+                fix="add a [[crawl.sources]] section, e.g. kind = 'warc', paths = ['*.warc.gz']",
+            )
+        crawls = until != "queries" and any(isinstance(s, SiteSource) for s in sources)
+        if crawls or until in {"fetch", "pack", "report"}:
+            user_agent(self.recipe.fetch.contact, loopback_only=bool(self.loopback))
 
     def place(self, *parts: str) -> str:
         """Return a place in this generation's folder."""
@@ -120,39 +129,21 @@ class Build:
         return self._from_archives() + self._from_sites()
 
     def _from_archives(self) -> list[Marker]:
-        sources = [s for s in self.recipe.crawl.sources if isinstance(s, WarcSource)]
-        paths = [p for s in sources for pattern in s.paths for p in storage.glob(pattern)]
-        units = []
-        for number, path in enumerate(paths):
-            name = f"warc-{number:05d}"
-            job = archives.ArchiveJob(
-                url=path,
-                section=self.recipe.crawl,
-                out=self.place("candidates", f"{name}.arrow"),
-                rejected=self.place("rejected", f"crawl-{name}.parquet"),
-            )
-            units.append(Unit(name, [storage.identity(path)], job))
-        html_limits = self.recipe.crawl.max_html_bytes
-        return self._do(Stage("crawl-archives", archives.run, units, html_limits))
+        limit = self.recipe.crawl.max_html_bytes
+        units: list[Unit] = []
+        for source in self.recipe.crawl.sources:
+            if isinstance(source, WarcSource):
+                units += archives.units(source, self.place(), limit, first=len(units))
+        return self._do(Stage("crawl-archives", archives.run, units, limit))
 
     def _from_sites(self) -> list[Marker]:
-        sources = [s for s in self.recipe.crawl.sources if isinstance(s, SiteSource)]
-        units = []
-        for number, (source, seeds) in enumerate((s, g) for s in sources for g in site.groups(s)):
-            name = f"site-{number:05d}"
-            job = site.SiteJob(
-                seeds=seeds,
-                source=source,
-                section=self.recipe.crawl,
-                fetch=self.recipe.fetch,
-                seed=self.recipe.seed,
-                loopback=self.loopback,
-                out=self.place("candidates", f"{name}.arrow"),
-                rejected=self.place("rejected", f"crawl-{name}.parquet"),
-            )
-            units.append(Unit(name, [recipes.digest([source, seeds])], job))
-        limits = [self.recipe.crawl.max_html_bytes, self.recipe.fetch.max_redirects]
-        return self._do(Stage("crawl-sites", site.run, units, limits))
+        limit, fetching = self.recipe.crawl.max_html_bytes, self.recipe.fetch
+        crawl = site.Crawl(self.place(), fetching, limit, self.loopback)
+        units: list[Unit] = []
+        for source in self.recipe.crawl.sources:
+            if isinstance(source, SiteSource):
+                units += site.units(source, crawl, first=len(units))
+        return self._do(Stage("crawl-sites", site.run, units, [limit, fetching.max_redirects]))
 
     # --- what contains a query, once per URL --------------------------------
 
@@ -177,19 +168,19 @@ class Build:
     @cached_property
     def matching(self) -> list[Marker]:
         """Candidates that contain a query, a file per candidates table, grouped by URL."""
-        inputs = [self.queries.identity]
+        queries = self.queries.identity
         units = []
         for marker in self.candidates:
-            name = marker.unit
             job = match.MatchJob(
                 candidates=self._urls([marker], ".arrow")[0],
                 queries=self._query_list,
+                queries_identity=queries,
                 section=self.recipe.match,
                 buckets=self.recipe.buckets,
-                out=self.place("exchange", "matched", f"{name}.arrow"),
-                rejected=self.place("rejected", f"match-{name}.parquet"),
+                matched=self.place("exchange", "matched", f"{marker.unit}.arrow"),
+                rejections=self.place("rejected", f"match-{marker.unit}.parquet"),
             )
-            units.append(Unit(name, [*inputs, marker.identity], job))
+            units.append(Unit(marker.unit, [queries, marker.identity], job))
         settings = [self.recipe.match, self.recipe.buckets]
         return self._do(Stage("match", match.run, units, settings))
 
@@ -322,11 +313,11 @@ class Build:
             folder=self.place("shards"),
             shards=len(packed),
             generation=self.generation,
-            recipe=recipes.digest(self.recipe),
+            recipe=recipes.lineage(self.recipe),
             max_block_bytes=self.recipe.pack.max_block_bytes,
         )
         unit = Unit("dataset", [m.identity for m in packed], job)
-        settings = recipes.digest(self.recipe)
+        settings = recipes.lineage(self.recipe)
         return self._do(Stage("pack-finish", shard.finish, [unit], settings))[0]
 
     @cached_property
@@ -339,11 +330,11 @@ class Build:
             rounds=len(self.rounds),
             cap_per_query=self.recipe.balance.cap_per_query,
             title=self.recipe.name,
-            recipe_digest=recipes.digest(self.recipe),
+            recipe_digest=recipes.lineage(self.recipe),
             funnel=self._funnel(),
         )
         unit = Unit("report", [shards.identity, self.kept.identity], job)
-        return self._do(Stage("report", report.run, [unit], recipes.digest(self.recipe)))[0]
+        return self._do(Stage("report", report.run, [unit], recipes.lineage(self.recipe)))[0]
 
     def _funnel(self) -> list[Step]:
         crawled, matched = total(self.candidates), total(self.matching)

@@ -11,6 +11,7 @@ import difflib
 import re
 import tomllib
 import typing
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -39,65 +40,86 @@ class WordNetSource(_Section, frozen=True):
     """Synset names from a folder of Princeton database files (``data.noun`` and its siblings)."""
 
     path: str
+    """Folder of the database files."""
     names: Literal["first", "all"] = "first"
+    """Take each synset's first name, or all its synonyms as well."""
 
 
 class WikipediaSource(_Section, frozen=True):
     """Words and bigrams of article text, and titles, from ``pages-articles`` dumps."""
 
     dumps: list[str]
+    """Dump files or shell patterns; ``.xml``, ``.xml.gz`` or ``.xml.bz2``."""
     unigram_min_count: Positive = 100
+    """Occurrences that make a word a query; 100 is the CLIP paper's."""
     bigram_min_count: Positive = 25
+    """Occurrences below which two neighbouring words are left out, whatever their PMI."""
     bigram_budget: Natural = 100_000
+    """Bigrams to take, highest PMI first, beyond those that earlier sources have; 0 for none."""
     titles: bool = True
+    """Take the titles of articles."""
 
 
 class QueriesSection(_Section, frozen=True):
     """Which sources make the query list, in their fixed order of precedence."""
 
     language: str = "en"
+    """Language code of the dumps; decides which titles only name a list, and are left out."""
     numbers: Natural = 100
     """The numbers 0 to N-1 are queries."""
     custom: list[str] = []
     """Text files with a query a line."""
     wordnet: WordNetSource | None = None
+    """The section ``[queries.wordnet]``; without it WordNet is not a source."""
     wikipedia: WikipediaSource | None = None
+    """The section ``[queries.wikipedia]``; without it Wikipedia is not a source."""
 
 
 class WarcSource(_Section, frozen=True, tag="warc", tag_field="kind"):
     """HTML responses of WARC files."""
 
     paths: list[str]
+    """WARC files or shell patterns, local or remote; ``.warc`` or ``.warc.gz``."""
 
 
 class SiteSource(_Section, frozen=True, tag="site", tag_field="kind"):
     """A live crawl from seeds, within their hosts."""
 
     seeds: list[str]
+    """Pages to start from; only links within their hosts are followed."""
     max_depth: Natural = 3
+    """Links to follow from a seed; 0 reads the seeds alone."""
     max_pages: Positive = 10_000
+    """Pages to ask for of each registrable domain."""
 
 
 class CrawlSection(_Section, frozen=True):
     """Where candidates come from."""
 
     sources: list[WarcSource | SiteSource] = []
+    """The ``[[crawl.sources]]`` sections, in any number; a build needs one at least."""
     max_html_bytes: Positive = 4 << 20
+    """Bytes beyond which a page is rejected unread."""
 
 
 class MatchSection(_Section, frozen=True):
     """Which texts are worth keeping, and how they are matched."""
 
     min_chars: Positive = 3
+    """Characters below which a text is rejected."""
     max_chars: Positive = 4096
+    """Characters above which a text is rejected."""
 
 
 class BalanceSection(_Section, frozen=True):
     """How many pairs each query keeps."""
 
     method: Literal["exact"] = "exact"
+    """How pairs are drawn: each query draws its lowest-ranked ones."""
     cap_per_query: Positive = 20_000
+    """Pairs that a query keeps at most; 20,000 is the CLIP paper's."""
     rounds: Positive = 3
+    """Rounds of asking at most; each tops up what the one before lost."""
     over_draw: Annotated[float, Meta(ge=1, le=10)] = 1.0
     """Asked for per pair wanted in the first round; later rounds use the observed survival."""
 
@@ -108,14 +130,21 @@ class FetchSection(_Section, frozen=True):
     contact: str = ""
     """URL or e-mail address in the user agent; must be set for the live web."""
     concurrency: Positive = 64
+    """Requests under way at once in each worker process."""
     per_domain_concurrency: Positive = 4
+    """Requests under way at once to one registrable domain."""
     per_domain_interval_s: Annotated[float, Meta(ge=0)] = 0.0
+    """Seconds between the starts of two requests to one registrable domain, at least."""
     deadline_s: Seconds = 20.0
+    """Seconds that servers have for one URL, redirects and retries included; queueing is not."""
     max_body_bytes: Positive = 32 << 20
+    """Bytes of a body beyond which it is not read on."""
     max_redirects: Natural = 5
+    """Redirects that are followed for one URL; each is a new question to the gate."""
     retries: Natural = 1
+    """Times a URL is asked again after a fault that may pass."""
     part_s: Seconds = 60.0
-    """A part is published at least this often."""
+    """Seconds after which what was fetched is published: a kill loses no more than that."""
     flood_share: Share = 0.98
     """Stop when one reason takes more than this share of a unit ..."""
     flood_min: Positive = 500
@@ -126,26 +155,35 @@ class ImageSection(_Section, frozen=True):
     """What a picture becomes before it is packed."""
 
     size_px: Positive = 256
+    """Pixels of the shorter side after resizing; a smaller picture is left as it is."""
     mode: Literal["keep_ratio", "center_crop"] = "keep_ratio"
+    """Keep the whole picture, or cut its centre square out (of those that are resized)."""
     quality: Annotated[int, Meta(ge=1, le=100)] = 95
+    """JPEG quality of what is encoded anew; a JPEG that needs no change keeps its pixels."""
     max_pixels: Positive = 89_478_485
-    """Pillow's own limit against decompression bombs."""
+    """Pixels beyond which a picture is not decoded: Pillow's own limit against bombs."""
     min_side_px: Positive = 8
+    """Pixels of the shorter side below which a picture is rejected."""
     max_aspect: Annotated[float, Meta(ge=1)] = 20.0
+    """Longer side by shorter side, above which a picture is rejected."""
 
 
 class PackSection(_Section, frozen=True):
     """How pairs become shards."""
 
     samples_per_shard: Positive = 10_000
+    """Samples of a shard on average; the number of shards follows from it."""
     max_block_bytes: Annotated[int, Meta(ge=4096, le=4 << 20)] = 4 << 20
+    """Bytes of a block at most: one range read of the trainer."""
 
 
 class Recipe(_Section, frozen=True):
     """All a build needs to know."""
 
     name: str = "wit"
+    """Title of the report."""
     seed: Natural = 0
+    """Decides every draw, dedup and place in the shards; the same seed gives the same bytes."""
     buckets: Positive = 16
     """Exchange buckets: about total bytes / 2 GiB, more for parallel work."""
     queries: QueriesSection = QueriesSection()
@@ -262,27 +300,32 @@ def digest(settings: Any) -> str:
 
 
 def anchored(recipe: Recipe, base: str) -> Recipe:
-    """Return the recipe with relative paths of its inputs taken from ``base``.
-
-    Args:
-        recipe: as loaded.
-        base: the recipe's folder, a place.
-    """
+    """Return the recipe with relative paths of its inputs taken from ``base``, its own folder."""
 
     def at(path: str) -> str:
         absolute = storage.is_remote(path) or Path(path).is_absolute()
         return path if absolute else storage.join(base, path)
 
+    return _with_inputs(recipe, at)
+
+
+def lineage(recipe: Recipe) -> str:
+    """Return a digest of the recipe wherever its inputs lie: of their places only names count."""
+    return digest(_with_inputs(recipe, storage.name_of))
+
+
+def _with_inputs(recipe: Recipe, place: Callable[[str], str]) -> Recipe:
+    """Return the recipe with every input's place changed."""
     queries = recipe.queries
     wordnet, wikipedia = queries.wordnet, queries.wikipedia
     queries = replace(
         queries,
-        custom=[at(p) for p in queries.custom],
-        wordnet=wordnet and replace(wordnet, path=at(wordnet.path)),
-        wikipedia=wikipedia and replace(wikipedia, dumps=[at(p) for p in wikipedia.dumps]),
+        custom=[place(p) for p in queries.custom],
+        wordnet=wordnet and replace(wordnet, path=place(wordnet.path)),
+        wikipedia=wikipedia and replace(wikipedia, dumps=[place(p) for p in wikipedia.dumps]),
     )
     sources = [
-        replace(s, paths=[at(p) for p in s.paths]) if isinstance(s, WarcSource) else s
+        replace(s, paths=[place(p) for p in s.paths]) if isinstance(s, WarcSource) else s
         for s in recipe.crawl.sources
     ]
     return replace(recipe, queries=queries, crawl=replace(recipe.crawl, sources=sources))

@@ -25,7 +25,12 @@ def pages() -> dict[str, str]:
 
 def cli_page() -> str:
     """Return the reference of every command."""
-    return _MADE + app.generate_docs().rstrip() + "\n"
+    # cyclopts puts the running program's name into usage lines: it shall be the same whoever asks
+    running, sys.argv = sys.argv, ["wit"]
+    try:
+        return _MADE + app.generate_docs().rstrip() + "\n"
+    finally:
+        sys.argv = running
 
 
 def tables_page() -> str:

@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 import fsspec
 import msgspec
 import pyarrow as pa
+import pyarrow.ipc
 import pyarrow.parquet as pq
 import xxhash
 
@@ -344,6 +345,25 @@ def read_parquet(url: str, columns: list[str] | None = None) -> pa.Table:
         except pa.ArrowInvalid as error:
             raise StorageError(
                 f"not a readable parquet file: {_plain(error)}",
+                where=redact(url),
+                fix="remove it and start again: its unit will be done anew",
+            ) from error
+
+
+def read_batches(url: str) -> Iterator[pa.Table]:
+    """Yield an Arrow IPC file's record batches in order, one in memory at a time.
+
+    Raises:
+        StorageError: not there, not readable, or not an Arrow IPC file.
+    """
+    with open_read(url) as stream, translated(url, "read"):
+        try:
+            reader = pa.ipc.open_file(pa.PythonFile(stream, mode="r"))
+            for i in range(reader.num_record_batches):
+                yield pa.Table.from_batches([reader.get_batch(i)])
+        except pa.ArrowInvalid as error:
+            raise StorageError(
+                f"not a readable Arrow file: {_plain(error)}",
                 where=redact(url),
                 fix="remove it and start again: its unit will be done anew",
             ) from error

@@ -29,9 +29,15 @@ def write_warcs(folder: str, web: Plan, files: int = 2) -> list[str]:
         place = storage.join(folder, f"demo-{number:05d}.warc.gz")
         # a gzip member a record, without its time, as the format asks (WARC 1.1, annex D)
         members = (gzip.compress(r, mtime=0) for r in _records(place, web, pages[number::files]))
-        storage.publish_bytes(place, b"".join(members))
+        _publish_if_new(place, b"".join(members))
         places.append(place)
     return places
+
+
+def _publish_if_new(place: str, data: bytes) -> None:
+    """Leave a file that is as it should be alone, so that a build that is resumed knows it again."""
+    if not (storage.exists(place) and storage.read_bytes(place) == data):
+        storage.publish_bytes(place, data)
 
 
 def _records(place: str, web: Plan, pages: list[Page]) -> Iterator[bytes]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import fnmatch
+import functools
 import ipaddress
 import logging
 import socket
@@ -97,6 +98,12 @@ class AddressRefusedError(OSError):
     """A connection to an address that is not public was about to be made."""
 
 
+@functools.lru_cache(maxsize=8)  # once a process, not once a unit
+def _say_loudly(hosts: tuple[tuple[str, str], ...]) -> None:
+    if hosts:
+        logger.warning("loopback map in use, for tests and the demo only: %s", dict(hosts))
+
+
 class Loopback:
     """Host patterns that stand for ports of this machine: for tests and the demo, and loud.
 
@@ -111,8 +118,7 @@ class Loopback:
     def __init__(self, hosts: dict[str, str]) -> None:
         self._hosts = {p.lower(): _loopback_target(t) for p, t in hosts.items()}
         self.targets = frozenset(self._hosts.values())
-        if hosts:
-            logger.warning("loopback map in use, for tests and the demo only: %s", hosts)
+        _say_loudly(tuple(sorted(hosts.items())))
 
     def __bool__(self) -> bool:
         return bool(self._hosts)

@@ -1,0 +1,270 @@
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from wit_builder.crawl.html import TooDeepError, largest, read_page
+from wit_builder.tables import TextFrom
+
+PAGE = "https://page.example/dir/p.html"
+HERE = "https://page.example/dir/"
+
+
+def pairs(html: str | bytes, charset: str | None = None) -> list[tuple[str, str, str]]:
+    body = html.encode() if isinstance(html, str) else html
+    found = read_page(body, PAGE, charset).pairs
+    return [(p.url.removeprefix(HERE), p.text, p.text_from.value) for p in found]
+
+
+@pytest.mark.parametrize(
+    ("html", "expected"),
+    [
+        pytest.param(
+            '<img src=a.jpg alt="A  dog\n runs">', [("a.jpg", "A dog runs", "alt")], id="alt"
+        ),
+        pytest.param('<img src=a.jpg title="dog">', [("a.jpg", "dog", "title")], id="title"),
+        pytest.param(
+            "<figure><p><img src=a.jpg></p>"
+            "<figcaption>A <b>big</b> dog<br>runs</figcaption></figure>",
+            [("a.jpg", "A big dog runs", "figcaption")],
+            id="figcaption",
+        ),
+        pytest.param(
+            "<figure><img src=a.jpg alt=x title=y><figcaption>z</figcaption></figure>",
+            [("a.jpg", "x", "alt"), ("a.jpg", "y", "title"), ("a.jpg", "z", "figcaption")],
+            id="each-text-is-a-pair",
+        ),
+        pytest.param(
+            "<figure><img src=a.jpg alt=x title=x><figcaption> x </figcaption></figure>",
+            [("a.jpg", "x", "alt")],
+            id="equal-texts-once",
+        ),
+        pytest.param(
+            "<figure><figure><img src=a.jpg><figcaption>in</figcaption></figure>"
+            "<img src=b.jpg><figcaption>out</figcaption></figure>",
+            [("a.jpg", "in", "figcaption"), ("b.jpg", "out", "figcaption")],
+            id="nearest-figure",
+        ),
+        pytest.param(
+            "<figure><img src=a.jpg>"
+            "<figcaption><h3>One</h3>two<script>3</script></figcaption></figure>",
+            [("a.jpg", "One two", "figcaption")],
+            id="blocks-keep-words-apart",
+        ),
+        pytest.param(
+            "<img src=a.jpg alt='  '><img src=b.jpg><img alt=x>", [], id="nothing-to-keep"
+        ),
+        pytest.param('<IMG SRC=a.jpg ALT="x">', [("a.jpg", "x", "alt")], id="upper-case"),
+        pytest.param(
+            "<img src=a.jpg alt='&lt;&eacute;&#x1F600;'>", [("a.jpg", "<é😀", "alt")], id="entities"
+        ),
+        pytest.param(
+            "<base href='/b/'><img src=a.jpg alt=x>",
+            [("https://page.example/b/a.jpg", "x", "alt")],
+            id="base",
+        ),
+        pytest.param(
+            "<base href='data:x'><img src=a.jpg alt=x>",
+            [("a.jpg", "x", "alt")],
+            id="impossible-base",
+        ),
+        pytest.param(
+            "<img src='data:image/gif,x' data-src=real.jpg alt=x>",
+            [("real.jpg", "x", "alt")],
+            id="lazy-behind-placeholder",
+        ),
+        pytest.param("<img data-original=a.jpg alt=x>", [("a.jpg", "x", "alt")], id="lazy"),
+        pytest.param(
+            "<img srcset='s.jpg 320w, l.jpg 1280w, m.jpg 640w' alt=x>",
+            [("l.jpg", "x", "alt")],
+            id="srcset",
+        ),
+        pytest.param(
+            "<img src=a.jpg srcset='l.jpg 2x' alt=x>",
+            [("a.jpg", "x", "alt")],
+            id="src-before-srcset",
+        ),
+        pytest.param(
+            "<script>'<img src=a.jpg alt=x>'</script><!-- <img src=a.jpg alt=x> -->"
+            "<template><img src=a.jpg alt=x></template><noscript><img src=a.jpg alt=x></noscript>"
+            "<textarea><img src=a.jpg alt=x></textarea><title><img src=a.jpg alt=x></title>",
+            [],
+            id="not-in-the-tree",
+        ),
+        pytest.param("<img src=a.jpg alt=x", [], id="cut-off-in-a-tag"),
+        pytest.param("", [], id="empty"),
+        pytest.param(
+            "<p><b><img src=a.jpg alt=x></p></i></table>", [("a.jpg", "x", "alt")], id="tag-soup"
+        ),
+    ],
+)
+def test_pairs(html: str, expected: list[tuple[str, str, str]]) -> None:
+    """A page's pictures and texts are those of the tree that a browser builds."""
+    assert pairs(html) == expected
+
+
+@pytest.mark.parametrize(
+    ("body", "charset"),
+    [
+        pytest.param("<img src=a alt='Žluťoučký'>".encode(), None, id="nothing-declared"),
+        pytest.param("<img src=a alt='Žluťoučký'>".encode("cp1250"), "windows-1250", id="header"),
+        pytest.param(
+            "<meta charset=iso-8859-2><img src=a alt='Žluťoučký'>".encode("iso-8859-2"),
+            None,
+            id="meta",
+        ),
+        pytest.param(
+            "<meta http-equiv=Content-Type content='text/html; charset=windows-1250'>"
+            "<img src=a alt='Žluťoučký'>".encode("cp1250"),
+            None,
+            id="meta-http-equiv",
+        ),
+        pytest.param(
+            b"\xef\xbb\xbf" + "<meta charset=latin1><img src=a alt='Žluťoučký'>".encode(),
+            "iso-8859-1",
+            id="bom-wins",
+        ),
+        pytest.param(
+            b"\xff\xfe" + "<img src=a alt='Žluťoučký'>".encode("utf-16-le"), None, id="utf-16"
+        ),
+        pytest.param("<img src=a alt='Žluťoučký'>".encode(), "no-such-charset", id="unknown-label"),
+        pytest.param("<img src=a alt='Žluťoučký'>".encode(), "base64", id="not-a-text-encoding"),
+        pytest.param(
+            "<meta charset=utf-16><img src=a alt='Žluťoučký'>".encode(), None, id="utf-16-is-a-lie"
+        ),
+    ],
+)
+def test_charset(body: bytes, charset: str | None) -> None:
+    """The charset is told by byte-order mark, header or meta, in this order, else UTF-8."""
+    assert pairs(body, charset) == [("a", "Žluťoučký", "alt")]
+
+
+def test_latin1_means_windows_1252() -> None:
+    """The label iso-8859-1 is read as the Encoding Standard says."""
+    assert pairs(b"<img src=a alt='\x93caf\xe9\x94'>", "ISO-8859-1")[0][1] == "“café”"
+
+
+def test_wrong_charset() -> None:
+    """Bytes that do not fit the declared charset become replacement characters; the rest stays."""
+    assert pairs(b"<img src=a alt='caf\xe9 dog'>", "utf-8")[0][1] == "caf\ufffd dog"
+
+
+def test_nul_bytes() -> None:
+    """NUL bytes do not end a page or a text."""
+    assert pairs(b"<p>\0</p><img src=a alt='a\0b'><img src=b alt=c>") == [
+        ("a", "a\ufffdb", "alt"),
+        ("b", "c", "alt"),
+    ]
+
+
+def test_bad_urls_and_pictures_without_text_are_counted() -> None:
+    """A picture with text but a refused URL is told with its reason; one without text counted."""
+    page = read_page(
+        b"<img src='data:image/gif,x' alt=x><img src='http://u:p@h.example/' alt=y>"
+        b"<img src=a><img src=b alt=z>",
+        PAGE,
+    )
+    assert page.bad_urls == ["data: URI", "credentials"]
+    assert page.without_text == 1
+    assert [p.text for p in page.pairs] == ["z"]
+
+
+@pytest.mark.parametrize(
+    "meta",
+    [
+        "<meta name=robots content='index, noai'>",
+        "<META NAME=ROBOTS CONTENT=NOINDEX>",
+        "<meta name=tdm-reservation content=1>",
+    ],
+)
+def test_page_opt_out(meta: str) -> None:
+    """A page that opts out gives neither pairs nor links."""
+    body = f"{meta}<a href=b>b</a><img src=a alt=x>".encode()
+    page = read_page(body, PAGE, links=True)
+    assert page.opt_outs
+    assert (page.pairs, page.links) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("html", "expected"),
+    [
+        ("<a rel=license href=/terms>", "https://page.example/terms"),
+        ("<link rel='copyright LICENSE' href='t'>", HERE + "t"),
+        (
+            "<a href=https://creativecommons.org/licenses/by/4.0/><a rel=license href=/terms>",
+            "https://page.example/terms",
+        ),
+        (
+            "<a href=https://creativecommons.org/licenses/by/4.0/><a href=https://creativecommons.org/licenses/by-sa/4.0/>",
+            "https://creativecommons.org/licenses/by/4.0/",
+        ),
+        ("<a href=https://creativecommons.org/about>", None),
+        ("<a rel=license href='javascript:x'>", None),
+    ],
+)
+def test_license(html: str, expected: str | None) -> None:
+    """The licence is the first link that says it is one, else the first to Creative Commons."""
+    assert read_page(html.encode(), PAGE).license == expected
+
+
+def test_links() -> None:
+    """Links come normalised, in document order, each once, those of other schemes left out."""
+    html = b"<a href=b>1</a><a href='mailto:x@y'>2</a><map><area href=/c></map><a href='b#x'>3</a>"
+    assert read_page(html, PAGE, links=True).links == [HERE + "b", "https://page.example/c"]
+    assert read_page(html, PAGE).links == []
+
+
+@pytest.mark.parametrize(
+    ("srcset", "expected"),
+    [
+        ("a.jpg", "a.jpg"),
+        ("a.jpg, b.jpg 2x", "b.jpg"),
+        ("a.jpg 2x,b.jpg 3x", "b.jpg"),
+        ("a.jpg 640w 480h, b.jpg 320w", "a.jpg"),
+        ("/w_300,h_200/a.jpg 300w, /w_600,h_400/a.jpg 600w", "/w_600,h_400/a.jpg"),
+        ("a.jpg 1x, b.jpg 1x", "a.jpg"),
+        ("a.jpg large, b.jpg -1w", "a.jpg"),
+        (" , ,, ", ""),
+        ("", ""),
+    ],
+)
+def test_largest(srcset: str, expected: str) -> None:
+    """Of a ``srcset`` the candidate with the greatest descriptor counts, the first among equals."""
+    assert largest(srcset) == expected
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b"<div>" * 400_000, id="divs"),
+        pytest.param(b"<DIV CLASS=x><span>" * 150_000, id="mixed"),
+        pytest.param(b"<figure><img src=a alt=x>" * 100_000, id="figures"),
+    ],
+)
+def test_hostile_nesting_is_refused(body: bytes) -> None:
+    """A page that would take minutes to parse is refused in no time."""
+    with pytest.raises(TooDeepError):
+        read_page(body, PAGE)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b"<p>a<li>b<br><img src=a alt=x>" * 30_000, id="unclosed-but-flat"),
+        pytest.param(b"<div><a href=x>y</a></div>" * 60_000, id="large-but-closed"),
+        pytest.param(b"<img src=a srcset='" + b"," * 1_000_000 + b"' alt=x>", id="commas"),
+        pytest.param(b"<b><i>" * 50_000, id="formatting"),
+    ],
+)
+def test_large_pages_are_read_in_time_that_grows_with_their_size(body: bytes) -> None:
+    """A large page that does not nest deep is read, within seconds."""
+    read_page(b"<p>", PAGE)  # compiled before the clock starts
+    started = time.process_time()
+    read_page(body, PAGE)
+    assert time.process_time() - started < 10
+
+
+def test_deep_but_harmless() -> None:
+    """A thousand levels, more than browsers allow, are still read."""
+    assert pairs(b"<div>" * 1000 + b"<img src=a alt=x>") == [("a", "x", TextFrom.ALT.value)]

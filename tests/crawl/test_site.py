@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.mock_web import MockWeb, Reply, redirect
+from wit_builder import storage
+from wit_builder.crawl import site
+from wit_builder.errors import RecipeError
+from wit_builder.recipe import FetchSection, SiteSource
+from wit_builder.units import Done
+
+
+@pytest.fixture
+def web() -> Iterator[MockWeb]:
+    with MockWeb() as running:
+        yield running
+
+
+def page(html: str, **headers: str) -> Reply:
+    return 200, {"Content-Type": "text/html; charset=utf-8", **headers}, html.encode()
+
+
+def picture(name: str) -> str:
+    return f"<img src=/{name}.jpg alt='{name}'>"
+
+
+def crawl(
+    web: MockWeb, folder: Path, seeds: list[str], **source: Any
+) -> tuple[Done, pa.Table, list[tuple[str, str]]]:
+    settings = site.Crawl(str(folder / "g0"), FetchSection(retries=0), 1 << 20, web.loopback)
+    (unit,) = site.units(SiteSource(seeds=seeds, **source), settings)
+    done = site.run(unit.job)
+    found = pa.concat_tables(storage.read_batches(unit.job.output.candidates))
+    rejected = pq.read_table(unit.job.output.rejections)
+    pairs = zip(rejected["reason"].to_pylist(), rejected["url"].to_pylist(), strict=True)
+    return done, found, list(pairs)
+
+
+def test_breadth_first_within_the_hosts(web: MockWeb, tmp_path: Path) -> None:
+    """Pages are read level by level in the order of their links; other hosts are left alone."""
+    web.pages = {
+        "a.test/": page(
+            f"{picture('0')}<a href=/y>y</a><a href=/x>x</a><a href=http://b.test/>b</a>"
+        ),
+        "a.test/x": page(f"{picture('2')}<a href=/z>z</a>"),
+        "a.test/y": page(f"{picture('1')}<a href=/>back</a>"),
+        "a.test/z": page(picture("3")),
+    }
+    done, found, rejected = crawl(web, tmp_path, ["http://a.test/"])
+    assert found["text"].to_pylist() == ["0", "1", "2", "3"]
+    assert found["found_at"].null_count == 4
+    assert set(found["archive"].to_pylist()) == {"a.test"}
+    assert rejected == []
+    assert not web.asked("b.test")
+    assert done.counts == {"candidates": 4, "pages": 4}
+
+
+def test_a_static_site_gives_the_same_bytes(web: MockWeb, tmp_path: Path) -> None:
+    """Crawling a site again that did not change publishes the same bytes."""
+    links = "".join(f"<a href=/{n}>{n}</a>" for n in range(30))
+    web.pages = {"/": page(links), **{f"/{n}": page(picture(str(n))) for n in range(30)}}
+    first, *_ = crawl(web, tmp_path, ["http://a.test/"])
+    second, *_ = crawl(web, tmp_path, ["http://a.test/"])
+    assert first == second
+
+
+def test_depth_and_pages_are_bounded(web: MockWeb, tmp_path: Path) -> None:
+    """No page beyond ``max_depth`` links or after ``max_pages`` pages is asked for."""
+    web.pages = {f"/{n}": page(f"{picture(str(n))}<a href=/{n + 1}>x</a>") for n in range(9)}
+    crawl(web, tmp_path, ["http://a.test/0"], max_depth=2)
+    assert [path for _, path in web.asked()] == ["/0", "/1", "/2"]
+    web.log.clear()
+    crawl(web, tmp_path, ["http://a.test/0"], max_depth=9, max_pages=4)
+    assert [path for _, path in web.asked()] == ["/0", "/1", "/2", "/3"]
+
+
+def test_refusals_are_rejections(web: MockWeb, tmp_path: Path) -> None:
+    """What robots.txt, a header or a page forbids gives nothing, and is counted by reason."""
+    web.pages = {
+        "/robots.txt": (200, {}, b"User-agent: *\nDisallow: /private"),
+        "/": page(
+            picture("0")
+            + "".join(f"<a href=/{n}>" for n in ("private", "noai", "meta", "gone", "pdf"))
+        ),
+        "/private": page(picture("1")),
+        "/noai": page(picture("2"), **{"X-Robots-Tag": "noai"}),
+        "/meta": page(f"<meta name=robots content=noai>{picture('3')}<a href=/hidden>"),
+        "/hidden": page(picture("4")),
+        "/pdf": (200, {"Content-Type": "application/pdf"}, b"%PDF"),
+    }
+    _, found, rejected = crawl(web, tmp_path, ["http://a.test/"])
+    assert found["text"].to_pylist() == ["0"]
+    assert rejected == [
+        ("robots_disallowed", "http://a.test/private"),
+        ("opt_out_header", "http://a.test/noai"),
+        ("opt_out_page", "http://a.test/meta"),
+        ("http_4xx", "http://a.test/gone"),
+        ("not_html", "http://a.test/pdf"),
+    ]
+    assert not web.asked(path="/private")
+    assert not web.asked(path="/hidden")
+
+
+def test_a_redirect_counts_where_it_leads(web: MockWeb, tmp_path: Path) -> None:
+    """A page reached by a redirect has its final URL; one that leaves the site gives nothing."""
+    web.pages = {
+        "a.test/": page("<a href=/old>1</a><a href=/away>2</a>"),
+        "a.test/old": redirect("/new/"),
+        "a.test/new/": page("<img src=x.jpg alt=x>"),
+        "a.test/away": redirect("http://b.test/"),
+        "b.test/": page(picture("b")),
+    }
+    done, found, _ = crawl(web, tmp_path, ["http://a.test/"])
+    assert found["url"].to_pylist() == ["http://a.test/new/x.jpg"]
+    assert found["page_url"].to_pylist() == ["http://a.test/new/"]
+    assert done.counts["left the site"] == 1
+
+
+def test_a_unit_is_a_registrable_domain() -> None:
+    """Seeds of one registrable domain are one unit, so that its limits hold."""
+    seeds = ["http://x.example.com/", "http://example.org/", "http://y.example.com/"]
+    crawl = site.Crawl("ROOT/g0", FetchSection(), 100)
+    units = site.units(SiteSource(seeds=seeds), crawl, first=3)
+    assert [(u.name, u.job.seeds) for u in units] == [
+        ("site-00003", [seeds[0], seeds[2]]),
+        ("site-00004", [seeds[1]]),
+    ]
+
+
+def test_an_impossible_seed_is_an_error() -> None:
+    """A seed that is not an http URL is refused with its fix, before anything is asked."""
+    with pytest.raises(RecipeError, match="a seed cannot be crawled: scheme ftp"):
+        site.units(SiteSource(seeds=["ftp://a.test/"]), site.Crawl("g0", FetchSection(), 1))
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("text/html; charset=utf-8", "utf-8"),
+        ('text/html;CHARSET="Shift_JIS"', "Shift_JIS"),
+        ("text/html; boundary=x; charset=", None),
+        ("text/html", None),
+    ],
+)
+def test_charset_of(value: str, expected: str | None) -> None:
+    """The charset is the parameter of that name, unquoted."""
+    assert site.charset_of(value) == expected

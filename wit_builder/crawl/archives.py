@@ -1,0 +1,79 @@
+"""Candidates from WARC files: one unit a file."""
+
+from __future__ import annotations
+
+import msgspec
+
+from wit_builder import storage
+from wit_builder.crawl.candidates import Collector, Output, Source, collecting, done
+from wit_builder.crawl.records import Rejected, Response, responses
+from wit_builder.crawl.urls import BadUrlError, normalise
+from wit_builder.recipe import WarcSource
+from wit_builder.storage import Published
+from wit_builder.tables import Reason
+from wit_builder.units import Done, Unit
+from wit_builder.web.optouts import opt_outs
+
+
+class ArchiveJob(msgspec.Struct, frozen=True):
+    """One WARC file, and where its candidates go."""
+
+    place: str
+    output: Output
+    max_html_bytes: int
+
+
+def units(
+    source: WarcSource, generation: str, max_html_bytes: int, *, first: int = 0
+) -> list[Unit]:
+    """Return a unit for every file of a source, named ``warc-NNNNN`` in the order of its paths.
+
+    Args:
+        source: paths, each a place or a shell pattern.
+        generation: folder of the generation (``ROOT/g0``).
+        max_html_bytes: larger pages are rejected.
+        first: number of the first unit, where another source has some already.
+
+    Raises:
+        StorageError: a file is not there, or a pattern matches nothing.
+    """
+    places = [place for path in source.paths for place in storage.glob(path)]
+    made = []
+    for number, place in enumerate(places, first):
+        name = f"warc-{number:05d}"
+        job = ArchiveJob(place, Output.of(generation, name), max_html_bytes)
+        made.append(Unit(name, [storage.identity(place)], job))
+    return made
+
+
+def run(job: ArchiveJob) -> Done:
+    """Write the candidates of one WARC file; what is broken in it is rejected, the rest is kept.
+
+    Counts ``pages``, ``candidates``, ``repeated`` (the same pair again) and ``rejected:REASON``.
+
+    Raises:
+        ArchiveError: there is no WARC record in it.
+        StorageError: it cannot be read, or the output cannot be written.
+    """
+    published: list[Published] = []
+    archive = storage.name_of(job.place)
+    with collecting(job.output, published) as collector:
+        for found in responses(job.place, job.max_html_bytes):
+            if isinstance(found, Rejected):
+                collector.reject(found.reason, found.detail, found.url)
+            else:
+                _collect(found, archive, collector)
+    return done(collector, published)
+
+
+def _collect(response: Response, archive: str, collector: Collector) -> None:
+    try:
+        page_url = normalise(response.url)
+    except BadUrlError as error:
+        collector.reject(Reason.BAD_URL, f"of the page: {error}", None)
+        return
+    if seen := opt_outs(response.headers):
+        collector.reject(Reason.OPT_OUT_HEADER, ", ".join(seen), page_url)
+        return
+    source = Source(page_url, archive, response.captured)
+    collector.add_html(response.body, response.charset, source)

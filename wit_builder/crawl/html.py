@@ -1,0 +1,327 @@
+"""From a page's bytes to its pictures with their texts, its opt-outs, licence and links.
+
+A page is read as a browser that runs scripts builds its tree: ``<img>`` in scripts, comments,
+templates and ``<noscript>`` is none. A picture's URL is its ``src``; where that is missing or a
+``data:`` placeholder, the first of ``LAZY``; else the largest of ``srcset``. Its texts are ``alt``,
+``title`` and the caption of the nearest figure around it, each a pair of its own where it is not
+empty and not the same as one before.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from selectolax.lexbor import LexborHTMLParser, LexborNode
+
+from wit_builder.crawl.nesting import too_deep
+from wit_builder.crawl.urls import BadUrlError, resolve
+from wit_builder.tables import TextFrom
+from wit_builder.web.optouts import opt_outs
+
+LAZY = ("data-src", "data-original", "data-lazy-src", "data-lazy", "data-image", "data-url")
+"""Where lazy-loading scripts of the web keep the address, in the order they are asked."""
+LAZY_SETS = ("srcset", "data-srcset", "data-lazy-srcset")
+
+_ELEMENTS = (
+    "img, base[href], meta[content], figcaption, "
+    'a[rel~="license" i], link[rel~="license" i], a[href*="creativecommons.org/" i]'
+)
+_MAX_CLIMB = 16  # a caption's figure is near; bounded, so that no page makes it quadratic
+_PRESCAN_BYTES = 1024  # where the HTML Standard stops looking for a declaration
+_DECLARED = re.compile(rb"""<meta\s[^>]*?charset\s*=\s*["']?\s*([\w.:-]+)""", re.IGNORECASE)
+_BOMS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+# The encodings of the Encoding Standard by their codecs' names here, and which ones its labels mean
+# where that differs. Anything else that Python knows (base64, idna ...) is no charset of a page.
+_ENCODING_NAMES = (
+    "utf-8 utf-16-le utf-16-be cp866 iso8859-2 iso8859-3 iso8859-4 iso8859-5 iso8859-6 iso8859-7 "
+    "iso8859-8 iso8859-10 iso8859-13 iso8859-14 iso8859-15 iso8859-16 koi8-r koi8-u mac-roman "
+    "mac-cyrillic cp874 cp1250 cp1251 cp1252 cp1253 cp1254 cp1255 cp1256 cp1257 cp1258 gb18030 "
+    "big5hkscs euc_jp iso2022_jp cp932 cp949"
+)
+_ENCODINGS = frozenset(_ENCODING_NAMES.split())
+_MEANS = {
+    "iso8859-1": "cp1252",
+    "ascii": "cp1252",
+    "iso8859-9": "cp1254",
+    "iso8859-11": "cp874",
+    "tis-620": "cp874",
+    "gb2312": "gb18030",
+    "gbk": "gb18030",
+    "big5": "big5hkscs",
+    "shift_jis": "cp932",
+    "euc_kr": "cp949",
+    "utf-16": "utf-16-le",
+}
+_INLINE_NAMES = (
+    "a abbr b bdi bdo big cite code data del dfn em font i ins kbd mark q s samp small span strike "
+    "strong sub sup time tt u var -text"
+)
+_INLINE = frozenset(_INLINE_NAMES.split())
+_NOT_PROSE = frozenset({"script", "style", "noscript", "template"})
+
+
+class TooDeepError(ValueError):
+    """A page whose elements nest so deep that parsing would take minutes."""
+
+
+class Pair(NamedTuple):
+    """A picture and one of its texts."""
+
+    url: str
+    text: str
+    text_from: TextFrom
+
+
+class Page(NamedTuple):
+    """What a page says.
+
+    Attributes:
+        pairs: in document order; empty where the page opts out.
+        bad_urls: why a picture's URL was refused, once per picture that has a text.
+        without_text: pictures that have none.
+        opt_outs: as ``web.optouts`` names them.
+        license: URL of the licence it links to.
+        links: URLs of its links, normalised, in document order, each once; on request only.
+    """
+
+    pairs: list[Pair]
+    bad_urls: list[str]
+    without_text: int
+    opt_outs: list[str]
+    license: str | None
+    links: list[str]
+
+
+def read_page(body: bytes, url: str, charset: str | None = None, *, links: bool = False) -> Page:
+    """Return what an HTML page says.
+
+    Args:
+        body: the page as it was served, transfer and content encodings undone.
+        url: its URL, normalised.
+        charset: that of the ``Content-Type`` header.
+        links: whether links are wanted.
+
+    Raises:
+        TooDeepError: its elements nest too deep.
+    """
+    text = as_utf8(body, charset)
+    if too_deep(text):
+        raise TooDeepError
+    tree = LexborHTMLParser(text, scripting=True)
+    kinds: dict[str, list[LexborNode]] = {}
+    for node in tree.css(_ELEMENTS):
+        kinds.setdefault(node.tag or "", []).append(node)
+    seen = opt_outs(metas=_metas(kinds.get("meta", [])))
+    base = _base(kinds.get("base", []), url)
+    license_url = _license(kinds.get("link", []) + kinds.get("a", []), base)
+    if seen:
+        return Page([], [], 0, seen, license_url, [])
+    page = Page([], [], 0, [], license_url, _links(tree, base) if links else [])
+    return _with_pictures(page, kinds.get("img", []), kinds.get("figcaption", []), base)
+
+
+def as_utf8(body: bytes, charset: str | None = None) -> bytes:
+    """Return a page in UTF-8: its charset is told by byte-order mark, header or ``<meta>``.
+
+    Without any, and where the label is unknown, it is taken for UTF-8. Bytes that do not fit become
+    U+FFFD (those of UTF-8 itself in the parser).
+    """
+    for mark, name in _BOMS:
+        if body.startswith(mark):
+            return _recode(body[len(mark) :], name)
+    declared = _codec(charset)
+    if declared is None and (found := _DECLARED.search(body, 0, _PRESCAN_BYTES)):
+        declared = _codec(found[1].decode("ascii", "replace"))
+        # a declaration that could be read as ASCII is not in UTF-16 (HTML Standard, 13.2.3.2)
+        declared = "utf-8" if declared and declared.startswith("utf-16") else declared
+    return _recode(body, declared or "utf-8")
+
+
+def _recode(body: bytes, name: str) -> bytes:
+    return body if name == "utf-8" else body.decode(name, "replace").encode()
+
+
+def _codec(label: str | None) -> str | None:
+    """Return the codec that a charset's label means, or None if it means none of a page's."""
+    try:
+        name = codecs.lookup((label or "").lower().strip("\"' \t").removeprefix("x-")).name
+    except (LookupError, ValueError):
+        return None
+    meant = _MEANS.get(name, name)
+    return meant if meant in _ENCODINGS else None
+
+
+def _metas(nodes: list[LexborNode]) -> list[tuple[str, str]]:
+    attributes = (node.attributes for node in nodes)
+    return [(a.get("name") or "", a.get("content") or "") for a in attributes]
+
+
+def _base(nodes: list[LexborNode], url: str) -> str:
+    """Return what relative URLs are relative to: the first ``<base>``, if it can be."""
+    for node in nodes[:1]:
+        try:
+            return resolve(node.attributes.get("href") or "", url)
+        except BadUrlError:
+            break
+    return url
+
+
+def _license(nodes: list[LexborNode], base: str) -> str | None:
+    """Return the licence: a link that says it is one, else one to Creative Commons' licences."""
+    found = None
+    for node in nodes:
+        attributes = node.attributes
+        href = attributes.get("href") or ""
+        stated = "license" in (attributes.get("rel") or "").lower().split()
+        if not stated and (
+            found or not re.search(r"creativecommons\.org/(licenses|publicdomain)/", href)
+        ):
+            continue
+        try:
+            found = resolve(href, base)
+        except BadUrlError:
+            continue
+        if stated:
+            return found
+    return found
+
+
+def _links(tree: LexborHTMLParser, base: str) -> list[str]:
+    found: dict[str, None] = {}
+    for node in tree.css("a[href], area[href]"):
+        try:
+            found[resolve(node.attributes.get("href") or "", base)] = None
+        except BadUrlError:
+            continue  # mailto: and the like
+    return list(found)
+
+
+def _with_pictures(
+    page: Page, images: list[LexborNode], captions: list[LexborNode], base: str
+) -> Page:
+    captioned = _captioned(captions)
+    without_text = 0
+    for node in images:
+        attributes = node.attributes
+        texts = _texts(attributes, _caption_of(node, captioned) if captioned else None)
+        if not texts:
+            without_text += 1
+            continue
+        try:
+            url = resolve(_address(attributes), base)
+        except BadUrlError as error:
+            page.bad_urls.append(str(error))
+            continue
+        page.pairs.extend(Pair(url, text, source) for text, source in texts.items())
+    return page._replace(without_text=without_text)
+
+
+def _texts(attributes: dict[str, str | None], caption: str | None) -> dict[str, TextFrom]:
+    """Return the distinct texts of a picture, white space collapsed."""
+    found: dict[str, TextFrom] = {}
+    for source, raw in (
+        (TextFrom.ALT, attributes.get("alt")),
+        (TextFrom.TITLE, attributes.get("title")),
+        (TextFrom.FIGCAPTION, caption),
+    ):
+        if raw and (text := " ".join(raw.split())):
+            found.setdefault(text, source)
+    return found
+
+
+def _address(attributes: dict[str, str | None]) -> str:
+    """Return the attribute value that says where the picture is; ``data:`` only if nothing else."""
+    source = (attributes.get("src") or "").strip()
+    if source and source[:5].lower() != "data:":
+        return source
+    for name in LAZY:
+        if value := (attributes.get(name) or "").strip():
+            return value
+    for name in LAZY_SETS:
+        if value := largest(attributes.get(name) or ""):
+            return value
+    return source
+
+
+def largest(srcset: str) -> str:
+    """Return the URL of a ``srcset`` with the greatest width or density; empty if it has none.
+
+    Of equals the first. A comma ends a candidate after a URL's last character or in a descriptor;
+    elsewhere it is part of the URL (WHATWG HTML, 4.8.4.3.10).
+    """
+    best, most = "", -1.0
+    for url, descriptor in _candidates(srcset):
+        size = _size(descriptor)
+        if size > most:
+            best, most = url, size
+    return best
+
+
+def _candidates(srcset: str) -> Iterator[tuple[str, str]]:
+    """Yield each URL of a ``srcset`` with its first descriptor, in order."""
+    url = descriptor = ""
+    for word in srcset.split():
+        rest = word
+        while rest:
+            if url:
+                head, comma, rest = rest.partition(",")
+                descriptor, ended = descriptor or head, bool(comma)
+            else:
+                url, ended, rest = rest.strip(","), rest[-1:] == ",", ""
+            if url and ended:
+                yield url, descriptor
+                url = descriptor = ""
+    if url:
+        yield url, descriptor
+
+
+def _size(descriptor: str) -> float:
+    """Return the number of ``640w`` or ``2x``; 1 for what is neither."""
+    try:
+        return float(descriptor[:-1]) if descriptor[-1:] in {"w", "x"} else 1.0
+    except ValueError:
+        return 1.0
+
+
+def _captioned(captions: list[LexborNode]) -> dict[int, str]:
+    """Return the text of each figure's first caption, by the figure's place in the tree."""
+    found: dict[int, str] = {}
+    for caption in captions:
+        figure = caption.parent
+        for _ in range(_MAX_CLIMB):
+            if figure is None or figure.tag == "figure":
+                break
+            figure = figure.parent
+        if figure is not None and figure.tag == "figure" and figure.mem_id not in found:
+            found[figure.mem_id] = _prose(caption)
+    return found
+
+
+def _caption_of(image: LexborNode, captioned: dict[int, str]) -> str | None:
+    node = image.parent
+    for _ in range(_MAX_CLIMB):
+        if node is None:
+            return None
+        if node.mem_id in captioned:
+            return captioned[node.mem_id]
+        node = node.parent
+    return None
+
+
+def _prose(element: LexborNode) -> str:
+    """Return an element's text; words of different blocks do not run together."""
+    parts: list[str] = []
+    for node in element.traverse(include_text=True):
+        before = node.prev
+        if node.tag not in _INLINE or (before is not None and before.tag not in _INLINE):
+            parts.append(" ")
+        if node.is_text_node and (node.parent is None or node.parent.tag not in _NOT_PROSE):
+            parts.append(node.text_content or "")
+    return "".join(parts)

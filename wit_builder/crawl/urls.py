@@ -1,0 +1,99 @@
+"""URLs as they are stored: resolved as a browser does, then normalised.
+
+What normalising does (the rules are those of RFC 3986, sections 5 and 6, through ``yarl``, which
+the client asks with, so a stored URL is asked for exactly as it is stored):
+
+* scheme and host in lower case, an international host name in its ASCII form;
+* default port and fragment dropped, an empty path is ``/``, dot segments resolved;
+* what may not stand in a URL percent-encoded as UTF-8, escapes in upper case, needless ones undone.
+
+Refused: schemes other than http and https (``data:`` above all), credentials, no host, and more
+than ``MAX_URL_CHARS`` characters.
+"""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import urljoin
+
+from yarl import URL
+
+MAX_URL_CHARS = 4096
+
+# Already normal, as most of the web's URLs are: plain host, no port, no escape, no dot segment.
+_CHARS = "A-Za-z0-9_~!$&'()*+,;=:@-"
+_NORMAL = re.compile(
+    r"https?://[a-z0-9]+(?:[.-][a-z0-9]+)*\.[a-z]{2,}/"
+    rf"(?!\.)[{_CHARS}]*+(?:[./](?!\.)[{_CHARS}]*+)*+(?:\?[./?{_CHARS}]++)?"
+)
+_HOST = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]+")
+_IGNORED = str.maketrans("", "", "\t\n\r")
+_CONTROLS = "".join(map(chr, range(0x21)))
+
+
+class BadUrlError(ValueError):
+    """A URL that is refused; the message, which never quotes it, says why."""
+
+
+def resolve(href: str, page_url: str) -> str:
+    """Return the normalised URL that an attribute's value means on a page.
+
+    Args:
+        href: the value as it stands in the page.
+        page_url: the page's URL, or that of its ``<base>``, normalised.
+
+    Raises:
+        BadUrlError: it is refused.
+    """
+    if len(href) <= MAX_URL_CHARS // 2 and _NORMAL.fullmatch(short := _absolute(href, page_url)):
+        return short
+    value = href.strip(_CONTROLS)
+    if value[:5].lower() == "data:":
+        raise BadUrlError("data: URI")
+    if len(value) > MAX_URL_CHARS:
+        raise BadUrlError("too long")
+    if not value:
+        raise BadUrlError("empty")
+    return normalise(_join(value.translate(_IGNORED), page_url))
+
+
+def _absolute(href: str, page_url: str) -> str:
+    """Return the value with what a leading slash or two stand for; a short cut for plain cases."""
+    if href[:2] == "//":
+        return page_url[: page_url.index("/")] + href
+    if href[:1] == "/":
+        return page_url[: page_url.index("/", 8)] + href
+    return href
+
+
+def _join(value: str, page_url: str) -> str:
+    """Return an absolute URL; before a query, a backslash is a slash, as browsers read it."""
+    cut = min((at for at in (value.find("?"), value.find("#")) if at >= 0), default=len(value))
+    try:
+        return urljoin(page_url, value[:cut].replace("\\", "/") + value[cut:])
+    except ValueError as error:
+        raise BadUrlError("malformed") from error
+
+
+def normalise(url: str) -> str:
+    """Return an absolute URL in normal form; normalising again changes nothing.
+
+    Raises:
+        BadUrlError: it is refused.
+    """
+    try:
+        parsed = URL(url).with_fragment(None)
+        normal = str(
+            parsed if parsed.raw_query_string else parsed.with_path(parsed.raw_path, encoded=True)
+        )
+    except (ValueError, TypeError) as error:
+        raise BadUrlError("malformed") from error
+    if parsed.scheme not in {"http", "https"}:
+        raise BadUrlError(f"scheme {parsed.scheme[:20] or 'missing'}")
+    if "@" in parsed.raw_authority:
+        raise BadUrlError("credentials")
+    if not _HOST.fullmatch(parsed.raw_host or ""):
+        raise BadUrlError("no host, or an impossible one")
+    if len(normal) > MAX_URL_CHARS:
+        raise BadUrlError("too long")
+    return normal
