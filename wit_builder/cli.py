@@ -17,8 +17,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 from cyclopts import App, CycloptsError, Group, Parameter
-from rich.console import Console
-from rich.table import Table
 
 from wit_builder import __version__
 from wit_builder.errors import RecipeError, ShardFormatError, WitError
@@ -105,11 +103,11 @@ def _build(recipe: str, out: str, how: How, until: Until) -> None:
         pipeline.Build(loaded, run, _loopback(how.loopback))(until)
 
 
-def _print_rows(rows: list[tuple[str, str]], title: str = "") -> None:
-    table = Table(title=title or None, show_header=False, box=None, pad_edge=False, highlight=False)
-    for row in rows:
-        table.add_row(*row)
-    Console(highlight=False, markup=False, emoji=False).print(table)
+def _print_rows(rows: list[tuple[str, str]]) -> None:
+    """Print two columns; nothing is cut, and what came from the web is no markup."""
+    width = max((len(name) for name, _ in rows), default=0)
+    for name, value in rows:
+        print(f"{name:<{width}}  {value}")
 
 
 # --- the whole of it --------------------------------------------------------
@@ -230,12 +228,12 @@ def verify(shards: str, /, *, workers: int = 1, as_json: AsJson = False) -> None
     if as_json:
         print(msgspec.json.encode(found).decode())
     else:
-        print(f"{found.shards:,} shards, {found.samples:,} samples, {found.bytes:,} bytes checked")
+        print(f"checked: shards {found.shards:,}, samples {found.samples:,}, bytes {found.bytes:,}")
         for fault in found.faults:
             print(fault.error(), file=sys.stderr)
     if found.faults:
         raise ShardFormatError(
-            f"{len(found.faults)} faults", where=shards, fix="see the line of each fault"
+            f"not whole (faults: {len(found.faults)})", where=shards, fix="see each fault's line"
         )
 
 

@@ -195,10 +195,15 @@ class Build:
             if not selected:
                 break
             done.append(self._fetch(number, selected))
-        for number in range(len(done), len(done) + _FORGOTTEN_ROUNDS):
-            for stage in ("draw", "select", "route", "fetch"):
-                self.run.retire(f"{stage}-r{number}", self.generation)
+        self._forget_rounds(len(done))
         return done
+
+    def _forget_rounds(self, first: int) -> None:
+        """Remove what an earlier, longer build left; the draw that ended this one stays."""
+        for number in range(first, first + _FORGOTTEN_ROUNDS):
+            stages = ("select", "route", "fetch") if number == first else _STAGES_OF_A_ROUND
+            for stage in stages:
+                self.run.retire(f"{stage}-r{number}", self.generation)
 
     def _round(self, number: int, before: list[list[Marker]]) -> list[Marker]:
         """Return the units with what the round asks for; none when the loop has converged."""
@@ -339,7 +344,8 @@ class Build:
     def _funnel(self) -> list[Step]:
         crawled, matched = total(self.candidates), total(self.matching)
         fetched = total([m for r in self.rounds for m in r])
-        asked = sum(fetched.get(outcome, 0) for outcome in ("alive", "dead", "deferred"))
+        put_off = total(self.rounds[-1]).get("deferred", 0) if self.rounds else 0
+        asked = fetched.get("alive", 0) + fetched.get("dead", 0) + put_off
         return [
             Step("pages read", crawled["pages"], "pages"),
             Step("candidates", crawled["candidates"]),
@@ -351,6 +357,7 @@ class Build:
         ]
 
 
+_STAGES_OF_A_ROUND = ("draw", "select", "route", "fetch")
 _FORGOTTEN_ROUNDS = 8
 """Rounds past the last one whose leftovers of an earlier, longer build are looked for."""
 

@@ -16,6 +16,10 @@ from wit_builder import recipe, tables
 from wit_builder.cli import app
 
 _MADE = "<!-- made by `make docs`; edit the code instead -->\n\n"
+_KINDS = (
+    "`Positive` and `Natural` are whole numbers from 1 and from 0, `Seconds` a number above 0, "
+    "`Share` one from 0 to 1; `ge` and `le` are the least and the greatest value."
+)
 
 
 def pages() -> dict[str, str]:
@@ -50,7 +54,7 @@ def tables_page() -> str:
 def recipe_page() -> str:
     """Return every key of a recipe with its type, default and meaning."""
     tree = ast.parse(inspect.getsource(recipe))
-    parts = ["# Recipe keys", "What `wit build RECIPE` takes, section by section."]
+    parts = ["# Recipe keys", "What `wit build RECIPE` takes, section by section.", _KINDS]
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and _is_section(node):
             parts += [f"## {_title(node)}", ast.get_docstring(node) or "", _keys(node)]
@@ -63,7 +67,7 @@ def _is_section(node: ast.ClassDef) -> bool:
 
 def _title(node: ast.ClassDef) -> str:
     tag = next((k.value for k in node.keywords if k.arg == "tag"), None)
-    if isinstance(tag, ast.Constant):
+    if isinstance(tag, ast.Constant) and isinstance(tag.value, str):
         return f'`[[crawl.sources]]` with `kind = "{tag.value}"`'
     known = {"Recipe": "the top", "WordNetSource": "`[queries.wordnet]`"}
     known["WikipediaSource"] = "`[queries.wikipedia]`"

@@ -110,7 +110,7 @@ def _find(balance: pa.Table, query: str, where: str) -> dict[str, Any]:
 def _advice(queries: pa.ChunkedArray, wanted: str) -> str:
     near = queries.filter(pc.match_substring(queries, wanted)) if wanted else queries
     names = ", ".join(repr(q) for q in near.slice(0, 3).to_pylist())
-    return f"did you mean {names}?" if names else "wit queries show lists what there is"
+    return f"did you mean {names}?" if names else "see what the list has: wit queries show ROOT"
 
 
 def _samples(run: RunFolder, query_id: int, per_fate: int) -> list[Sample]:
