@@ -1,0 +1,130 @@
+"""The stream: batches from shards."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from wit_builder.errors import ShardFormatError, TrainingError
+from wit_builder.shards.read import Dataset
+from wit_train import source
+from wit_train.blocks import Layout
+from wit_train.stream import Batch, Look, Pace, Stream
+from wit_train.tokens import Tokenizer
+
+LOOK = Look(image_size=32, context_length=8)
+ONCE = Layout(lanes=1, shuffle=False, epochs=1)
+
+
+def first(shards: str, count: int, **options: object) -> list[Batch]:
+    layout = options.pop("layout", Layout(lanes=4, seed=5))
+    stream = Stream(shards, batch_size=8, layout=layout, look=LOOK, **options)  # type: ignore[arg-type]
+    return [batch for batch, _ in zip(stream, range(count), strict=False)]
+
+
+def same(one: list[Batch], other: list[Batch]) -> bool:
+    return len(one) == len(other) and all(
+        np.array_equal(a.images, b.images)
+        and np.array_equal(a.tokens, b.tokens)
+        and np.array_equal(a.sample_ids, b.sample_ids)
+        for a, b in zip(one, other, strict=True)
+    )
+
+
+def test_a_finite_stream_yields_every_sample_once_with_its_own_caption(shards: str):
+    """Evaluation sees all samples in order, each with its text; the last batch is short."""
+    batches = first(shards, 99, layout=ONCE)
+    assert np.concatenate([b.sample_ids for b in batches]).tolist() == list(range(70))
+    expected = Tokenizer(8)([f"picture number {i}" for i in range(70)])
+    np.testing.assert_array_equal(np.concatenate([b.tokens for b in batches]), expected)
+    assert [len(b.images) for b in batches] == [8] * 8 + [6]
+
+
+def test_resuming_at_a_step_gives_the_same_batches_whatever_the_threads(shards: str):
+    """Steps 5 to 11 are the same, read on from 0 or begun at 5, with 1 thread or 3."""
+    whole = first(shards, 12, pace=Pace(threads=1))
+    rest = first(shards, 7, start_step=5, pace=Pace(threads=3, steps_ahead=4))
+    assert same(whole[5:], rest)
+    assert [b.step for b in rest] == list(range(5, 12))
+
+
+def test_ranks_share_the_batch_of_one(shards: str):
+    """Two ranks' images, one after the other, are a single rank's."""
+    whole = first(shards, 10)
+    ranks = [first(shards, 10, rank=r, world_size=2) for r in (0, 1)]
+    for batch, left, right in zip(whole, *ranks, strict=True):
+        assert np.array_equal(batch.images, np.concatenate([left.images, right.images]))
+        assert np.array_equal(batch.sample_ids, np.concatenate([left.sample_ids, right.sample_ids]))
+
+
+def test_a_sample_that_does_not_decode_is_replaced_by_the_next_of_its_block(make_shards):
+    """Its slot stays, with the next picture and that one's caption, and it is counted."""
+    shards = make_shards(8, jpgs={2: b"not a picture", 7: b"nor is this"}, max_block_bytes=1 << 20)
+    (batch,) = first(shards, 1, layout=ONCE)
+    assert batch.substituted == 2
+    assert batch.sample_ids.tolist() == list(range(8))
+    expected = Tokenizer(8)([f"picture number {i}" for i in (0, 1, 3, 3, 4, 5, 6, 0)])
+    np.testing.assert_array_equal(batch.tokens, expected)
+
+
+def test_a_block_without_any_picture_stops_the_stream(make_shards):
+    """Nothing to put in the slot: the error names shard and offset."""
+    shards = make_shards(8, jpgs=dict.fromkeys(range(8), b"no"))
+    with pytest.raises(ShardFormatError, match=r"decodes \[.*000000\.tar byte \d+"):
+        first(shards, 1)
+
+
+def test_a_flipped_byte_stops_the_stream_naming_shard_and_offset(make_shards):
+    """A block is read twice, then refused."""
+    shards = make_shards(16)
+    tar = Path(shards) / "000000.tar"
+    data = bytearray(tar.read_bytes())
+    data[700] ^= 1
+    tar.write_bytes(data)
+    with pytest.raises(ShardFormatError, match=r"000000\.tar byte 0"):
+        first(shards, 4)
+
+
+def test_a_block_read_wrongly_once_is_read_again(shards: str, monkeypatch: pytest.MonkeyPatch):
+    """A fault of the connection does not end a run."""
+    calls, read = [0], Dataset.block_bytes
+
+    def faulty(self: Dataset, block: int) -> bytes:
+        calls[0] += 1
+        if calls[0] == 1:
+            raise ShardFormatError("damaged")
+        return read(self, block)
+
+    monkeypatch.setattr(Dataset, "block_bytes", faulty)
+    assert len(source.read_block(Dataset.open(shards), 0)) > 0
+    assert calls == [2]
+
+
+def test_blocks_kept_in_memory_are_bounded(shards: str):
+    """No more than the blocks in use are kept."""
+    blocks = source.Source(Dataset.open(shards), keep=2)
+    for block in range(4):
+        blocks.block(block).result()
+    assert len(blocks._kept) == 2
+    blocks.close()
+
+
+def test_a_rank_outside_the_world_is_refused(shards: str):
+    """Ranks count from 0."""
+    with pytest.raises(TrainingError, match="rank 2 of 2"):
+        Stream(shards, batch_size=8, rank=2, world_size=2)
+
+
+def test_the_stream_imports_neither_torch_nor_open_clip_nor_webdataset(shards: str):
+    """A loader process starts in a second: the heavy packages stay out, even after a batch."""
+    code = (
+        "import sys; from wit_train.stream import Stream, Look\n"
+        f"next(iter(Stream({shards!r}, batch_size=8, look=Look(image_size=32))))\n"
+        "bad = {'torch', 'torchvision', 'open_clip', 'webdataset', 'numba'} & set(sys.modules)\n"
+        "assert not bad, bad"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -1,0 +1,1 @@
+"""The trainer: streams shards, trains a CLIP, evaluates it."""
