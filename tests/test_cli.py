@@ -41,6 +41,10 @@ QUERIES = "fetch.contact = 'test@example.org'\n[queries]\nnumbers = 10\n"
 BAD_RECIPES = {
     "unknown key": ("[match]\nmin_char = 2", r"unknown field `min_char`.*did you mean 'min_chars'"),
     "wrong type": ("seed = 'x'", r"Expected `int`.*seed"),
+    "an empty list of archives": (
+        "[[crawl.sources]]\nkind = 'warc'\npaths = []",
+        r"length >= 1 .*paths",
+    ),
     "no sources": (QUERIES, r"names nothing to crawl \[crawl\.sources\] -> add a"),
     "missing archive": (QUERIES + WARC.format("gone.warc.gz"), r"no such file.*gone\.warc\.gz"),
     "pattern without a match": (QUERIES + WARC.format("*.warc.gz"), r"nothing matches.*\*\.warc"),
@@ -71,12 +75,30 @@ def test_a_bad_recipe_or_input_is_one_line_with_a_fix(
     assert said.startswith("wit: ")
 
 
-@pytest.mark.parametrize("arguments", [["nosuch"], ["build"], ["build", "r", "--nosuch", "1"]])
+WRONG = [
+    ["nosuch"],
+    ["build"],
+    ["build", "r", "--nosuch", "1"],
+    ["build", "r", "--out", ""],
+    ["build", "r", "--out", "o", "--workers", "-1"],
+]
+
+
+@pytest.mark.parametrize("arguments", WRONG)
 def test_wrong_usage_is_exit_2(wit: Ask, arguments: list[str]) -> None:
     """What the program does not know is refused with where to look."""
     status, said = wit(*arguments)
     assert status == 2
     assert said.endswith("-> wit --help")
+
+
+def test_a_cluster_that_is_not_there_is_named(wit: Ask, tmp_path: Path) -> None:
+    """Exit 1 with the address, not Ray's traceback."""
+    recipe = write(tmp_path, QUERIES)
+    there = ["--runner", "ray", "--address", "nonsense"]
+    status, said = wit("queries", "build", recipe, "--out", str(tmp_path / "run"), *there)
+    assert status == 1
+    assert re.search(r"no Ray cluster.*\[nonsense\] ->", said), said
 
 
 def test_an_archive_without_a_record_is_named(wit: Ask, tmp_path: Path) -> None:

@@ -76,6 +76,28 @@ def test_read_many_leaves_out_what_is_not_there(folder: str) -> None:
     assert storage.read_many([here, missing]) == {here: b"1"}
 
 
+def test_brackets_in_a_place_are_no_pattern(folder: str) -> None:
+    """A run's folder may be called anything."""
+    url = storage.join(folder, "run[1]", "f")
+    storage.publish_bytes(url, b"1")
+    assert storage.read_many([url]) == {url: b"1"}
+
+
+def test_places_are_joined_with_single_slashes() -> None:
+    """Whatever the base is, and the slashes at the edges of its parts."""
+    for base in ("/a", "a", "s3://b", "file:///a", "/"):
+        bare = base.rstrip("/")
+        assert storage.join(base, "x/", "/y") == storage.join(base + "/", "x", "y") == bare + "/x/y"
+
+
+def test_a_missing_column_is_a_storage_error(tmp_path: Path) -> None:
+    """A table of another kind is named, instead of a traceback later on."""
+    url = str(tmp_path / "t.parquet")
+    storage.write_parquet(url, pa.table({"a": [1]}))
+    with pytest.raises(StorageError, match=r"no column b .*t\.parquet.*->"):
+        storage.read_parquet(url, ["a", "b"])
+
+
 def test_identity_changes_with_content(folder: str) -> None:
     """A source that is written anew has another identity."""
     url = storage.join(folder, "f")

@@ -118,6 +118,33 @@ def test_a_failing_unit_is_retried_then_reported_and_the_others_finish(
     assert not trace.exists()
 
 
+def test_a_unit_left_undone_is_not_vouched_for_by_its_old_marker(run: Run, tmp_path: Path) -> None:
+    """Going back to old settings redoes a unit that other settings may have written over."""
+    run.do(stage(tmp_path))
+    (tmp_path / "bad-2").touch()
+    with pytest.raises(UnitsFailedError):
+        run.do(stage(tmp_path, settings=1))
+    (tmp_path / "bad-2").unlink()
+    run.do(stage(tmp_path))
+    assert runs(tmp_path) == [3] * 5
+
+
+def test_workers_that_died_while_idle_are_replaced(tmp_path: Path) -> None:
+    """Killed between two stages, a pool goes on with new workers."""
+    pool = LocalPool(2)
+    try:
+        Run(str(tmp_path), pool).do(stage(tmp_path))
+        processes = list(pool._executor()._processes.values())
+        for process in processes:
+            process.kill()
+        for process in processes:
+            process.join()
+        Run(str(tmp_path), pool).do(stage(tmp_path, settings=1))
+    finally:
+        pool.close()
+    assert runs(tmp_path) == [2] * 5
+
+
 def test_an_error_that_is_for_good_is_not_retried(run: Run, tmp_path: Path) -> None:
     """A bad input is reported at once: trying again would only take longer."""
     (tmp_path / "bad-3").touch()

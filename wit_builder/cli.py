@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
-from cyclopts import App, CycloptsError, Group, Parameter
+from cyclopts import App, CycloptsError, Group, Parameter, validators
 
 from wit_builder import __version__
 from wit_builder.errors import RecipeError, ShardFormatError, WitError
@@ -39,10 +40,19 @@ _LOOK = Group("Look at what is there", sort_key=3)
 _WHOLE = Group("The whole of it", sort_key=1)
 _MODEL = Group("The model", sort_key=4)
 
+
+def _some(_: object, place: str) -> None:
+    if not place:  # as of an unset variable of the shell
+        raise ValueError("name a folder")
+
+
 Root = Annotated[str, Parameter(help="The run's folder, local or s3://.")]
 Recipe = Annotated[str, Parameter(help="A recipe (TOML), local or s3://.")]
+Workers = Annotated[int | None, Parameter(validator=validators.Number(gte=1))]
 AsJson = Annotated[bool, Parameter(name="--json", negative="")]
-Out = Annotated[str, Parameter(name="--out", help="The run's folder, local or s3://.")]
+Out = Annotated[
+    str, Parameter(name="--out", help="The run's folder, local or s3://.", validator=_some)
+]
 
 
 @Parameter(name="*")
@@ -60,7 +70,7 @@ class How:
     """
 
     set_: Annotated[tuple[str, ...], Parameter(name="--set", negative="")] = ()
-    workers: int | None = None
+    workers: Workers = None
     runner: Literal["local", "ray"] = "local"
     address: str = "local"
     json: Annotated[bool, Parameter(negative="")] = False
@@ -73,7 +83,7 @@ DEFAULT = How()
 def _loopback(pairs: tuple[str, ...]) -> dict[str, str]:
     mapped = dict(pair.partition("=")[::2] for pair in pairs)
     for hosts, server in mapped.items():
-        if not server.startswith("127.0.0.1:"):
+        if not re.fullmatch(r"127\.0\.0\.1:\d+", server):
             raise RecipeError(
                 "only a server on loopback can stand in for hosts",
                 where=f"--loopback {hosts}={server}",
@@ -114,7 +124,7 @@ def _print_rows(rows: list[tuple[str, str]]) -> None:
 
 
 @app.command(group=_WHOLE)
-def demo(*, out: str = "demo-run", data: str = ".data", workers: int | None = None) -> None:
+def demo(*, out: str = "demo-run", data: str = ".data", workers: Workers = None) -> None:
     """Build a data set from a small web, train a CLIP on it, and show what it learned.
 
     Args:
@@ -154,8 +164,9 @@ def queries_show(root: Root, query: str | None = None, /) -> None:
     """Show what a query list is made of, or where one query of it comes from."""
     from wit_builder import storage
     from wit_builder.queries import build, show
+    from wit_builder.tables import QUERIES
 
-    table = storage.read_parquet(storage.join(root, build.LIST))
+    table = storage.read_parquet(storage.join(root, build.LIST), QUERIES.names)
     if query:
         print(show.explain(table, query))
         return
@@ -214,7 +225,7 @@ def show(root: Root, query: str, /) -> None:
 
 
 @app.command(group=_LOOK)
-def verify(shards: str, /, *, workers: int = 1, as_json: AsJson = False) -> None:
+def verify(shards: str, /, *, workers: Workers = 1, as_json: AsJson = False) -> None:
     """Check every shard, member and digest of a data set; name each fault's place.
 
     Args:
@@ -224,7 +235,7 @@ def verify(shards: str, /, *, workers: int = 1, as_json: AsJson = False) -> None
     """
     from wit_builder.shards import verify as checking
 
-    found = checking.verify(shards, workers)
+    found = checking.verify(shards, workers or 1)
     if as_json:
         print(msgspec.json.encode(found).decode())
     else:

@@ -6,10 +6,11 @@
     ├── RecipeError          a recipe is wrong: unknown key, wrong type, impossible value
     ├── StorageError         a file or bucket cannot be read or written
     ├── QueryListError       a source of queries, or a query list, is unusable
-    ├── ArchiveError         a web archive (WARC, WAT) is unusable
+    ├── ArchiveError         a web archive (WARC, WAT) or a site is unusable
     ├── ShardFormatError     a shard, manifest or block table is not what it should be
     ├── UnitsFailedError     units of a stage failed after their retries; the others are done
     ├── RejectionFloodError  nearly everything was rejected for one reason
+    ├── ClusterError         the cluster that was to do the work cannot be reached
     ├── MissingPartError     an optional part of the distribution is not installed
     ├── CheckpointError      a checkpoint cannot be read, or belongs to another run
     ├── TrainingError        training cannot start or go on
@@ -61,7 +62,7 @@ class QueryListError(WitError):
 
 
 class ArchiveError(WitError):
-    """A web archive (WARC, WAT) is unusable."""
+    """A web archive (WARC, WAT) or a site is unusable."""
 
 
 class ShardFormatError(WitError):
@@ -74,6 +75,10 @@ class UnitsFailedError(WitError):
 
 class RejectionFloodError(WitError):
     """Nearly everything was rejected for one reason: most likely a set-up fault."""
+
+
+class ClusterError(WitError):
+    """The cluster that was to do the work cannot be reached."""
 
 
 class MissingPartError(WitError):

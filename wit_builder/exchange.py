@@ -4,15 +4,14 @@ A *map* unit writes one file: its rows sorted by bucket, one compressed Arrow IP
 non-empty bucket, and a sidecar ``.index`` with the byte offsets (little-endian int64: the end of
 the header, then the end of every bucket). The header is an empty stream, so that an empty bucket
 still has a schema. A *reduce* unit reads its bucket's range from every file. That is the whole
-shuffle: it survives crashes, needs no daemon, and works on object storage.
-
-When files times buckets grow beyond ``MAX_SLICES``, groups of files are merged first.
+shuffle: it survives crashes, needs no daemon, and works on object storage. It takes two reads for
+every pair of file and bucket, one after the other: choose buckets so that these stay below a
+million.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
 from itertools import pairwise
 
 import numpy as np
@@ -24,7 +23,6 @@ from wit_builder import storage
 from wit_builder.errors import StorageError
 from wit_builder.hashing import hash_column
 
-MAX_SLICES = 1_000_000
 _BATCH_ROWS = 65_536
 
 
@@ -56,31 +54,14 @@ def scatter(
     order = np.argsort(bucket, kind="stable")
     ordered = table.take(pa.array(order))
     starts = np.searchsorted(bucket[order], np.arange(buckets + 1))
-    slices = [ordered.slice(a, b - a) for a, b in pairwise(starts)]
-    return _write(slices, table.schema, url, compression)
-
-
-def merge(sources: list[str], buckets: int, url: str) -> list[storage.Published]:
-    """Publish one file that holds, bucket by bucket, the rows of several; order of files is kept.
-
-    Raises:
-        StorageError: a file cannot be read or written.
-    """
-    schema = gather(sources[:1], -1).schema
-    return _write((gather(sources, b) for b in range(buckets)), schema, url, "zstd")
-
-
-def _write(
-    slices: Iterable[pa.Table], schema: pa.Schema, url: str, compression: str | None
-) -> list[storage.Published]:
     done: list[storage.Published] = []
     options = pa.ipc.IpcWriteOptions(compression=compression)
     with storage.publishing(url, done) as path, path.open("wb") as sink:
-        _write_stream(sink, schema.empty_table(), options)
+        _write_stream(sink, table.schema.empty_table(), options)
         ends = [sink.tell()]
-        for part in slices:
-            if part.num_rows:
-                _write_stream(sink, part, options)
+        for start, end in pairwise(starts):
+            if end > start:
+                _write_stream(sink, ordered.slice(start, end - start), options)
             ends.append(sink.tell())
     done.append(storage.publish_bytes(url + ".index", np.array(ends, "<i8").tobytes()))
     return done
@@ -96,8 +77,6 @@ def _write_stream(
 def gather(urls: list[str], bucket: int) -> pa.Table:
     """Return the rows of one bucket of several files, in the order of the files.
 
-    Bucket -1 has no rows and tells the schema.
-
     Raises:
         StorageError: a file or its index is missing or damaged.
     """
@@ -106,14 +85,14 @@ def gather(urls: list[str], bucket: int) -> pa.Table:
 
 def _read_slice(url: str, bucket: int) -> pa.Table:
     ends = np.frombuffer(storage.read_bytes(url + ".index"), "<i8")
-    if not -1 <= bucket < len(ends) - 1:
+    if not 0 <= bucket < len(ends) - 1:
         raise StorageError(
             f"the exchange file has {len(ends) - 1} buckets, not a bucket {bucket}",
             where=url,
             fix="remove the file and its unit's marker, then start again",
         )
-    start, end = (0, ends[0]) if bucket < 0 else (ends[bucket], ends[bucket + 1])
-    if start == end:
+    start, end = ends[bucket], ends[bucket + 1]
+    if start == end:  # an empty bucket: the header tells the schema
         start, end = 0, ends[0]
     try:
         return pa.ipc.open_stream(storage.read_bytes(url, int(start), int(end))).read_all()

@@ -14,11 +14,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+from wit_builder import leftovers, lock, storage
 from wit_builder import recipe as recipes
-from wit_builder import storage
 from wit_builder.crawl import archives, site
 from wit_builder.curate import dedup, draw, match
-from wit_builder.errors import RecipeError
+from wit_builder.errors import QueryListError, RecipeError
 from wit_builder.fetch import route
 from wit_builder.fetch import run as fetch
 from wit_builder.pack import plan, scatter, shard
@@ -62,6 +62,8 @@ class Build:
     run: Run
     loopback: dict[str, str] = field(default_factory=dict)
     generation: str = "g0"
+    _markers: list[Marker] = field(default_factory=list, init=False, repr=False)
+    """Of every unit of this recipe that was done, or found done, so far."""
 
     def __call__(self, until: Until = "report") -> None:
         """Do every stage up to ``until``; what is done already is not done again.
@@ -71,7 +73,11 @@ class Build:
                 depend on it are done, and starting again goes on from there.
         """
         self._refuse_early(until)
-        self._publish_recipe()
+        with lock.alone(self.run.root):
+            self._publish_recipe()
+            self._go(until)
+
+    def _go(self, until: Until) -> None:
         steps: dict[Until, Callable[[], object]] = {
             "queries": lambda: self.queries,
             "crawl": lambda: self.candidates,
@@ -84,7 +90,7 @@ class Build:
         steps[until]()
 
     def _refuse_early(self, until: Until) -> None:
-        """Refuse what would only be found out after hours."""
+        """Refuse what would only be found out after hours; a finished run needs to ask nobody."""
         sources = self.recipe.crawl.sources
         if until != "queries" and not sources:
             raise RecipeError(
@@ -93,7 +99,8 @@ class Build:
                 fix="add a [[crawl.sources]] section, e.g. kind = 'warc', paths = ['*.warc.gz']",
             )
         crawls = until != "queries" and any(isinstance(s, SiteSource) for s in sources)
-        if crawls or until in {"fetch", "pack", "report"}:
+        asks = crawls or until in {"fetch", "pack", "report"}
+        if asks and not storage.exists(storage.join(self.run.root, "report", "summary.json")):
             user_agent(self.recipe.fetch.contact, loopback_only=bool(self.loopback))
 
     def place(self, *parts: str) -> str:
@@ -106,7 +113,9 @@ class Build:
         storage.publish_bytes(url, recipes.dump(self.recipe).encode())
 
     def _do(self, stage: Stage) -> list[Marker]:
-        return self.run.do(stage, self.generation)
+        markers = self.run.do(stage, self.generation)
+        self._markers += markers
+        return markers
 
     def _urls(self, markers: Sequence[Marker], suffix: str) -> list[str]:
         outputs = (o.url for m in markers for o in m.outputs)
@@ -204,6 +213,8 @@ class Build:
             stages = ("select", "route", "fetch") if number == first else _STAGES_OF_A_ROUND
             for stage in stages:
                 self.run.retire(f"{stage}-r{number}", self.generation)
+            for folder in ("selected", "images"):  # parts of a fetch that was cut short, too
+                storage.remove(self.place(folder, f"r{number}"))
 
     def _round(self, number: int, before: list[list[Marker]]) -> list[Marker]:
         """Return the units with what the round asks for; none when the loop has converged."""
@@ -268,7 +279,13 @@ class Build:
     def shards(self) -> Marker:
         """The packed data set."""
         kept = self.place("kept.parquet")
-        inputs = [self.kept.identity]
+        inputs = [self.queries.identity, self.kept.identity]
+        if not self.kept.counts["kept"]:
+            raise QueryListError(
+                "no pair was kept: no text contains a query, or no picture could be had",
+                where=self.place(),
+                fix="look at the counts of the stages above, then change queries or sources",
+            )
         planned = plan.plan(
             storage.read_parquet(kept, ["uid"]),
             self.recipe.seed,
@@ -294,7 +311,9 @@ class Build:
         if not self.run.is_done(stage, self.generation):
             # no manifest may stand beside shards that it does not describe
             self.run.retire("pack-finish", self.generation)
-        return self._finish(self._do(stage))
+        finished = self._finish(self._do(stage))
+        leftovers.remove(self.place(), self._markers)
+        return finished
 
     def _scatter(self, kept: str, shards: int, inputs: list[str]) -> list[Marker]:
         units = []
@@ -328,7 +347,7 @@ class Build:
     @cached_property
     def report(self) -> Marker:
         """The balance report."""
-        shards = self.shards
+        inputs = [m.identity for m in [self.queries, self.shards, *self._markers]]
         job = report.ReportJob(
             root=self.run.root,
             generation=self.generation,
@@ -338,8 +357,8 @@ class Build:
             recipe_digest=recipes.lineage(self.recipe),
             funnel=self._funnel(),
         )
-        unit = Unit("report", [shards.identity, self.kept.identity], job)
-        return self._do(Stage("report", report.run, [unit], recipes.lineage(self.recipe)))[0]
+        settings = [recipes.lineage(self.recipe), job.funnel]
+        return self._do(Stage("report", report.run, [Unit("report", inputs, job)], settings))[0]
 
     def _funnel(self) -> list[Step]:
         crawled, matched = total(self.candidates), total(self.matching)

@@ -30,6 +30,7 @@ Positive = Annotated[int, Meta(ge=1)]
 Natural = Annotated[int, Meta(ge=0)]
 Seconds = Annotated[float, Meta(gt=0)]
 Share = Annotated[float, Meta(ge=0, le=1)]
+Texts = Annotated[list[str], Meta(min_length=1)]
 
 
 class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -48,7 +49,7 @@ class WordNetSource(_Section, frozen=True):
 class WikipediaSource(_Section, frozen=True):
     """Words and bigrams of article text, and titles, from ``pages-articles`` dumps."""
 
-    dumps: list[str]
+    dumps: Texts
     """Dump files or shell patterns; ``.xml``, ``.xml.gz`` or ``.xml.bz2``."""
     unigram_min_count: Positive = 100
     """Occurrences that make a word a query; 100 is the CLIP paper's."""
@@ -78,14 +79,14 @@ class QueriesSection(_Section, frozen=True):
 class WarcSource(_Section, frozen=True, tag="warc", tag_field="kind"):
     """HTML responses of WARC files."""
 
-    paths: list[str]
+    paths: Texts
     """WARC files or shell patterns, local or remote; ``.warc`` or ``.warc.gz``."""
 
 
 class SiteSource(_Section, frozen=True, tag="site", tag_field="kind"):
     """A live crawl from seeds, within their hosts."""
 
-    seeds: list[str]
+    seeds: Texts
     """Pages to start from; only links within their hosts are followed."""
     max_depth: Natural = 3
     """Links to follow from a seed; 0 reads the seeds alone."""

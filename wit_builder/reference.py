@@ -18,7 +18,8 @@ from wit_builder.cli import app
 _MADE = "<!-- made by `make docs`; edit the code instead -->\n\n"
 _KINDS = (
     "`Positive` and `Natural` are whole numbers from 1 and from 0, `Seconds` a number above 0, "
-    "`Share` one from 0 to 1; `ge` and `le` are the least and the greatest value."
+    "`Share` one from 0 to 1, `Texts` a list of one text or more; `ge` and `le` are the least and "
+    "the greatest value."
 )
 
 

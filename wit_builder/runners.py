@@ -19,7 +19,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from wit_builder.errors import MissingPartError
+from wit_builder.errors import ClusterError, MissingPartError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -64,6 +64,7 @@ class LocalPool:
     """Does items in worker processes of this machine; one that dies is replaced."""
 
     def __init__(self, workers: int) -> None:
+        assert workers > 0
         self._workers = workers
         self._pool: ProcessPoolExecutor | None = None
 
@@ -81,8 +82,12 @@ class LocalPool:
         while waiting or suspects or flying:
             most, queue = (1, suspects) if suspects else (2 * self._workers, waiting)
             while queue and len(flying) < most:
-                item = queue.pop()
-                flying[self._executor().submit(function, item)] = item, queue is suspects
+                try:
+                    future = self._executor().submit(function, queue[-1])
+                except BrokenProcessPool:  # a worker died just now, or while nothing was to do
+                    self._pool = None
+                    break
+                flying[future] = queue.pop(), queue is suspects
             for future in wait(flying, return_when=FIRST_COMPLETED).done:
                 item, alone = flying.pop(future)
                 try:
@@ -136,6 +141,7 @@ class RayCluster:
 
     Raises:
         MissingPartError: Ray is not installed.
+        ClusterError: there is no cluster at that address.
     """
 
     def __init__(self, address: str) -> None:
@@ -146,8 +152,14 @@ class RayCluster:
                 "the Ray runner needs Ray", fix="pip install 'wit-builder[ray]'"
             ) from error
         self._ray: Any = ray
-        if not ray.is_initialized():
+        if ray.is_initialized():
+            return
+        try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise ClusterError(
+                f"no Ray cluster: {error}", where=address, fix="check --address; is it running?"
+            ) from error
 
     def each(
         self, function: Callable[[Item], Result], items: Sequence[Item]

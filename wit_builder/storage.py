@@ -48,9 +48,7 @@ def is_remote(url: str) -> bool:
 
 def join(base: str, *parts: str) -> str:
     """Return the place below ``base``, with single slashes between its parts."""
-    return "/".join([base.rstrip("/") or "/", *(part.strip("/") for part in parts)]).replace(
-        "///", "//"
-    )
+    return "/".join([base.rstrip("/"), *(part.strip("/") for part in parts)])
 
 
 def name_of(url: str) -> str:
@@ -240,11 +238,10 @@ def read_many(urls: Iterable[str]) -> dict[str, bytes]:
     if not wanted:
         return {}
     fs, _ = filesystem(wanted[0])
-    paths = {filesystem(url)[1]: url for url in wanted}
-    found = fs.cat(list(paths), on_error="return") if wanted else {}
+    # not fs.cat: it takes brackets in a path for a pattern
+    found = fs.cat_ranges([filesystem(u)[1] for u in wanted], None, None, on_error="return")
     out: dict[str, bytes] = {}
-    for path, content in found.items():
-        url = paths[path]
+    for url, content in zip(wanted, found, strict=True):
         if isinstance(content, bytes):
             out[url] = content
         elif not isinstance(content, FileNotFoundError):
@@ -337,17 +334,24 @@ def read_parquet(url: str, columns: list[str] | None = None) -> pa.Table:
     """Return a parquet file's table, or some of its columns.
 
     Raises:
-        StorageError: not there, not readable, or not parquet.
+        StorageError: not there, not readable, not parquet, or without one of the columns.
     """
     with open_read(url) as stream, translated(url, "read"):
         try:
-            return pq.ParquetFile(stream).read(columns=columns)
+            table = pq.ParquetFile(stream).read(columns=columns)
         except pa.ArrowInvalid as error:
             raise StorageError(
                 f"not a readable parquet file: {_plain(error)}",
                 where=redact(url),
                 fix="remove it and start again: its unit will be done anew",
             ) from error
+    if missing := set(columns or ()) - set(table.column_names):
+        raise StorageError(
+            f"the table has no column {', '.join(sorted(missing))}",
+            where=redact(url),
+            fix="is it of another kind, or of another version of this program?",
+        )
+    return table
 
 
 def read_batches(url: str) -> Iterator[pa.Table]:
@@ -382,12 +386,13 @@ def remove(url: str) -> None:
 
 def sweep(root: str) -> int:
     """Remove parts that dead processes of this host left unpublished; return how many."""
-    if is_remote(root) or not Path(root).is_dir():
+    folder = Path(filesystem(root)[1])
+    if is_remote(root) or not folder.is_dir():
         return 0
     host = re.escape(socket.gethostname())
     pattern = re.compile(rf"\..+\.{host}\.(\d+)\.part")
     swept = 0
-    for path in Path(root).rglob(".*.part"):
+    for path in folder.rglob(".*.part"):
         match = pattern.fullmatch(path.name)
         if match and not Path(f"/proc/{match[1]}").exists():
             path.unlink(missing_ok=True)

@@ -90,19 +90,21 @@ class Failure(msgspec.Struct, frozen=True):
 
 
 class Task(msgspec.Struct, frozen=True):
-    """A unit with all a worker needs to do it."""
+    """A unit with all a worker needs to do it, and the marker of an earlier time, if any."""
 
     function: Callable[[Any], Done]
     unit: Unit
     digest: str
     root: str
     folder: str
+    before: Marker | None = None
 
 
 def perform(task: Task) -> Marker | Failure:
     """Do one unit, and publish its marker last. What it raises comes back as a ``Failure``."""
     started = time.monotonic()
     try:
+        _disown(task)
         done = task.function(task.unit.job)
         outputs = [_relative(o, task.root) for o in done.outputs]
         seconds = round(time.monotonic() - started, 3)
@@ -116,6 +118,17 @@ def perform(task: Task) -> Marker | Failure:
         text = " ".join(str(error).split()) or "no message"
         return Failure(task.unit.name, f"{type(error).__name__}: {text}", traceback.format_exc())
     return marker
+
+
+def _disown(task: Task) -> None:
+    """Let the marker of an earlier time stand for nothing before its outputs are replaced.
+
+    Else a kill between outputs and marker, and then the old recipe again, would have that marker
+    vouch for the new outputs. It still tells which files are there.
+    """
+    if task.before is not None:
+        void = msgspec.structs.replace(task.before, digest="")
+        storage.publish_bytes(_marker_url(task.folder, task.unit), msgspec.json.encode(void))
 
 
 def _relative(output: Published, root: str) -> Published:
@@ -155,7 +168,7 @@ class Run:
         """
         folder = storage.join(self.root, "units", generation, stage.name)
         tasks = self._tasks(stage, folder)
-        markers = self._done_before(tasks)
+        markers = self._done(tasks)
         self.observer.begin(stage.name, len(tasks), len(markers))
         missing = [t for t in tasks if t.unit.name not in markers]
         failures = self._attempt(missing, stage, markers)
@@ -190,24 +203,23 @@ class Run:
     def is_done(self, stage: Stage, generation: str = "g0") -> bool:
         """Return whether nothing is left to do of a stage."""
         tasks = self._tasks(stage, storage.join(self.root, "units", generation, stage.name))
-        return len(self._done_before(tasks)) == len(tasks)
+        return len(self._done(tasks)) == len(tasks)
 
     def _tasks(self, stage: Stage, folder: str) -> list[Task]:
         assert len({u.name for u in stage.units}) == len(stage.units), "unit names must be unique"
-        return [Task(stage.function, u, _digest(stage, u), self.root, folder) for u in stage.units]
+        found = storage.read_many(_marker_url(folder, unit) for unit in stage.units)
+        return [
+            Task(stage.function, u, _digest(stage, u), self.root, folder, _decoded(data))
+            for u in stage.units
+            for data in [found.get(_marker_url(folder, u))]
+        ]
 
     def retire(self, stage: str, generation: str = "g0") -> None:
         """Remove what a stage left behind that this recipe does not have any more."""
         self._retire(storage.join(self.root, "units", generation, stage), keep={})
 
-    def _done_before(self, tasks: Sequence[Task]) -> dict[str, Marker]:
-        wanted = {_marker_url(t.folder, t.unit): t for t in tasks}
-        markers: dict[str, Marker] = {}
-        for url, data in storage.read_many(wanted).items():
-            with contextlib.suppress(msgspec.DecodeError):  # an unreadable marker is no marker
-                marker = msgspec.json.decode(data, type=Marker)
-                if marker.digest == wanted[url].digest:
-                    markers[marker.unit] = marker
+    def _done(self, tasks: Sequence[Task]) -> dict[str, Marker]:
+        markers = {t.unit.name: t.before for t in tasks if t.before and t.before.digest == t.digest}
         present = self._sizes({o.url for m in markers.values() for o in m.outputs})
         return {
             name: marker
@@ -230,15 +242,22 @@ class Run:
         standing = {o.url for m in keep.values() for o in m.outputs}
         stale = [u for u in storage.list_files(folder, ".json") if _unit_of(u) not in keep]
         for url, data in storage.read_many(stale).items():
-            with contextlib.suppress(msgspec.DecodeError):
-                marker = msgspec.json.decode(data, type=Marker)
-                for gone in {o.url for o in marker.outputs} - standing:
-                    storage.remove(storage.join(self.root, gone))
+            marker = _decoded(data)
+            for gone in {o.url for o in marker.outputs} - standing if marker else ():
+                storage.remove(storage.join(self.root, gone))
             storage.remove(url)
 
     def _forget_failures(self, folder: str) -> None:
         for url in storage.list_files(folder, ".error.txt"):
             storage.remove(url)
+
+
+def _decoded(data: bytes | None) -> Marker | None:
+    """Return a marker; one that cannot be read is none."""
+    if data is not None:
+        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
+            return msgspec.json.decode(data, type=Marker)
+    return None
 
 
 def _digest(stage: Stage, unit: Unit) -> str:

@@ -257,7 +257,8 @@ def test_units(tmp_path: Path) -> None:
     """Each file that the paths name or match is a unit; a missing one is an error."""
     for name in ("b.warc.gz", "a.warc.gz"):
         (tmp_path / name).write_bytes(member(GOOD[0]))
-    found = archives.units(WarcSource(paths=[str(tmp_path / "*.warc.gz")]), "ROOT/g0", 100)
+    paths = [str(tmp_path / "*.warc.gz"), str(tmp_path / "b.warc.gz")]  # one is named twice
+    found = archives.units(WarcSource(paths=paths), "ROOT/g0", 100)
     assert [u.name for u in found] == ["warc-00000", "warc-00001"]
     assert [Path(u.job.place).name for u in found] == ["a.warc.gz", "b.warc.gz"]
     assert found[0].job.output.candidates == "ROOT/g0/candidates/warc-00000.arrow"

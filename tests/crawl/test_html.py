@@ -265,6 +265,17 @@ def test_large_pages_are_read_in_time_that_grows_with_their_size(body: bytes) ->
     assert time.process_time() - started < 10
 
 
+def test_captions_in_captions_are_cut() -> None:
+    """However captions nest, each costs no more than a caption needs."""
+    nested = b"<figure><img src=a.jpg><figcaption>" + b"word " * 100
+    page = read_page(nested * 200, "http://a.test/")
+    assert len(page.pairs) == 200
+    assert max(len(pair.text) for pair in page.pairs) <= 16_384
+    broken = b"<figure><img src=a.jpg><figcaption>" + b"word<br>" * 5000 + b"</figure>"
+    (pair,) = read_page(broken, "http://a.test/").pairs
+    assert len(pair.text) < 5000
+
+
 def test_deep_but_harmless() -> None:
     """A thousand levels, more than browsers allow, are still read."""
     assert pairs(b"<div>" * 1000 + b"<img src=a alt=x>") == [("a", "x", TextFrom.ALT.value)]

@@ -11,7 +11,7 @@ import pytest
 from tests.mock_web import MockWeb, Reply, redirect
 from wit_builder import storage
 from wit_builder.crawl import site
-from wit_builder.errors import RecipeError
+from wit_builder.errors import ArchiveError, RecipeError
 from wit_builder.recipe import FetchSection, SiteSource
 from wit_builder.units import Done
 
@@ -78,6 +78,13 @@ def test_depth_and_pages_are_bounded(web: MockWeb, tmp_path: Path) -> None:
     web.log.clear()
     crawl(web, tmp_path, ["http://a.test/0"], max_depth=9, max_pages=4)
     assert [path for _, path in web.asked()] == ["/0", "/1", "/2", "/3"]
+
+
+def test_links_beyond_the_last_page_are_not_kept(web: MockWeb, tmp_path: Path) -> None:
+    """Of a page with endless links those are asked for, in order, that ``max_pages`` leaves."""
+    web.pages = {"/": page(picture("0") + "".join(f"<a href=/{n}>x</a>" for n in range(50)))}
+    crawl(web, tmp_path, ["http://a.test/"], max_pages=3)
+    assert sorted(path for _, path in web.asked()) == ["/", "/0", "/1"]
 
 
 def test_refusals_are_rejections(web: MockWeb, tmp_path: Path) -> None:
@@ -151,3 +158,11 @@ def test_an_impossible_seed_is_an_error() -> None:
 def test_charset_of(value: str, expected: str | None) -> None:
     """The charset is the parameter of that name, unquoted."""
     assert site.charset_of(value) == expected
+
+
+def test_a_site_that_cannot_be_reached_is_not_done(web: MockWeb, tmp_path: Path) -> None:
+    """A host that is down gives an error that names it, and nothing is published."""
+    web.pages = {"a.test/robots.txt": (503, {}, b"")}
+    with pytest.raises(ArchiveError, match=r"no seed .*a\.test/ \(robots_unreachable\)"):
+        crawl(web, tmp_path, ["http://a.test/"])
+    assert not list(tmp_path.rglob("*.arrow"))

@@ -60,3 +60,10 @@ def test_a_pair_found_twice_keeps_the_lowest_page() -> None:
     kept, dropped = dedup(table([pair(1, 1, "z"), pair(1, 1, "a")]), seed=0)
     assert kept["page_url"].to_pylist() == ["a"]
     assert dropped["page_url"].to_pylist() == ["z"]
+
+
+def test_a_pair_of_two_archives_of_one_name_does_not_depend_on_their_order() -> None:
+    """Rows that differ in the licence alone are put in order by it."""
+    rows = [pair(1, 1) | {"license": said} for said in ("http://b.test/", "http://a.test/")]
+    kept = [dedup(table(order), seed=0)[0] for order in (rows, rows[::-1])]
+    assert kept[0].equals(kept[1])

@@ -124,7 +124,7 @@ def test_a_part_is_published_in_time(web, job_of):
     """A slow picture does not keep the others from being published."""
     urls = [*numbered(web, 3), "http://slow.test/slow.jpg"]
     web.pages["/slow.jpg"] = mock_web.silence
-    done = run(job_of(urls, deadline_s=0.4, part_s=0.1))
+    done = run(job_of(urls, deadline_s=2.0, part_s=0.1))
     assert done.counts == {"alive": 3, "dead": 1, "deadline": 1}
     assert len(tars_of(done)) >= 2
 
@@ -169,6 +169,15 @@ def test_parts_of_something_else_are_dropped(web, job_of, change):
         done = run(job_of(urls, image=ImageSection(size_px=32)))
         assert set(rows_of(done)["height"].to_pylist()) == {32}
     assert len(tars_of(done)) == 1
+
+
+def test_a_damaged_part_is_named(web, job_of):
+    """A part that cannot be read is an error that says which, not a guess."""
+    job = job_of(numbered(web, 2))
+    [_, table] = run(job).outputs
+    Path(table.url).write_bytes(b"PAR1 and then nothing")
+    with pytest.raises(StorageError, match=r"not a readable parquet file.*00000-00000\.parquet"):
+        run(job)
 
 
 def test_an_empty_bucket(job_of):

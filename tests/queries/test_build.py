@@ -49,6 +49,12 @@ def built(settings: QueriesSection, root: Path) -> tuple[bytes, bytes]:
     return (root / build.LIST).read_bytes(), (root / build.SUMMARY).read_bytes()
 
 
+def test_a_dump_named_twice_is_counted_once(dumps, tmp_path):
+    """Patterns that overlap do not double any count."""
+    counting = build.count_stage(section([*dumps, str(tmp_path / "d*.bz2")]), "ROOT")
+    assert [unit.job.dump for unit in counting.units] == dumps
+
+
 def test_list_and_summary(dumps, tmp_path):
     """All sources are in the list, in order, and the summary counts them."""
     _, summary = built(section(dumps), tmp_path / "run")

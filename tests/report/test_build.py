@@ -51,6 +51,14 @@ def test_a_missing_round_is_refused_by_name(job):
         build.run(msgspec.structs.replace(job, rounds=3))
 
 
+def test_rounds_without_the_first_are_refused(tmp_path):
+    """A later round does not pass for the first."""
+    job = write_run(tmp_path, make_web(20, 5, 3, 2))
+    storage.remove(f"{job.root}/g0/selected/r0")
+    with pytest.raises(StorageError, match="0 of 1 rounds have selected tables"):
+        build.run(msgspec.structs.replace(job, rounds=1))
+
+
 def test_a_run_without_shards_is_refused(tmp_path):
     """Nothing packed, nothing to report on."""
     job = write_run(tmp_path, make_web(20, 5, 3, 1))

@@ -17,6 +17,10 @@ from wit_builder.web.robots import Rules
 ALL = b"User-agent: *\nDisallow: /\n"
 
 
+CUT = b"User-agent: *\n" + b"#" * (robots.MAX_BYTES - 14 - 12) + b"\nDisallow: /private"
+"""Its first ``MAX_BYTES`` end in ``Disallow: /``."""
+
+
 def may(text: bytes, path: str = "/a") -> bool:
     return Rules(text).refusal(f"http://a.test{path}") is None
 
@@ -29,6 +33,7 @@ def may(text: bytes, path: str = "/a") -> bool:
         (b"\xef\xbb\xbf" + ALL, False),  # a byte-order mark
         (ALL.replace(b"\n", b"\r\n"), False),
         (ALL.replace(b"\n", b"\r"), False),
+        (b"# hello\rUser-agent: wit-builder/1.0\rDisallow: /\r", False),
         (b"user-AGENT: *\ndisALLOW: /\n", False),
         (b"User-agent: WIT-Builder\nDisallow: /\n", False),
         (b"User-agent: wit-builder/1.0\nDisallow: /\n", False),
@@ -62,8 +67,8 @@ def test_a_large_file_is_read_up_to_a_line():
     filler = b"# filler\n" * ((robots.MAX_BYTES - 100) // 9)
     assert not may(filler + ALL)
     assert may(filler + b"#" * 200 + b"\n" + ALL)
-    cut = b"User-agent: *\n" + b"#" * (robots.MAX_BYTES - 14 - 11) + b"\nDisallow: /private"
-    assert may(cut)
+    assert may(CUT)
+    assert not may(ALL.replace(b"\n", b"\r") + b"# filler\r" * robots.MAX_BYTES)
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 410])
@@ -109,6 +114,13 @@ def test_a_huge_file_is_not_read_to_its_end(web, ask):
     """A robots.txt of 5 MB is cut, not refused."""
     web.pages["/robots.txt"] = (200, {}, ALL + b"# filler\n" * 600_000)
     assert ask("http://a.test/a").refusal.reason is Reason.ROBOTS_DISALLOWED
+
+
+def test_half_a_rule_is_none(web, ask):
+    """Where a large robots.txt is cut in the middle of a rule, what is left does not count."""
+    assert CUT[: robots.MAX_BYTES].endswith(b"\nDisallow: /")
+    web.pages |= {"/robots.txt": (200, {}, CUT), "/a": picture_reply(jpeg())}
+    assert ask("http://a.test/a").body
 
 
 def test_asked_once_per_origin(web):

@@ -28,6 +28,8 @@ def units(
 ) -> list[Unit]:
     """Return a unit for every file of a source, named ``warc-NNNNN`` in the order of its paths.
 
+    A file that several paths name is read once.
+
     Args:
         source: paths, each a place or a shell pattern.
         generation: folder of the generation (``ROOT/g0``).
@@ -37,7 +39,7 @@ def units(
     Raises:
         StorageError: a file is not there, or a pattern matches nothing.
     """
-    places = [place for path in source.paths for place in storage.glob(path)]
+    places = dict.fromkeys(place for path in source.paths for place in storage.glob(path))
     made = []
     for number, place in enumerate(places, first):
         name = f"warc-{number:05d}"

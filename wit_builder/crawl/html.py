@@ -10,6 +10,7 @@ empty and not the same as one before.
 from __future__ import annotations
 
 import codecs
+import itertools
 import re
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -30,6 +31,8 @@ _ELEMENTS = (
     'a[rel~="license" i], link[rel~="license" i], a[href*="creativecommons.org/" i]'
 )
 _MAX_CLIMB = 16  # a caption's figure is near; bounded, so that no page makes it quadratic
+_MAX_CAPTION_NODES = 1000  # and a caption is short: what nests in others would be read for each
+_MAX_CAPTION_CHARS = 16_384
 _PRESCAN_BYTES = 1024  # where the HTML Standard stops looking for a declaration
 _DECLARED = re.compile(rb"""<meta\s[^>]*?charset\s*=\s*["']?\s*([\w.:-]+)""", re.IGNORECASE)
 _BOMS = (
@@ -316,12 +319,12 @@ def _caption_of(image: LexborNode, captioned: dict[int, str]) -> str | None:
 
 
 def _prose(element: LexborNode) -> str:
-    """Return an element's text; words of different blocks do not run together."""
+    """Return an element's text, cut at what no caption needs; words of blocks stay apart."""
     parts: list[str] = []
-    for node in element.traverse(include_text=True):
+    for node in itertools.islice(element.traverse(include_text=True), _MAX_CAPTION_NODES):
         before = node.prev
         if node.tag not in _INLINE or (before is not None and before.tag not in _INLINE):
             parts.append(" ")
         if node.is_text_node and (node.parent is None or node.parent.tag not in _NOT_PROSE):
             parts.append(node.text_content or "")
-    return "".join(parts)
+    return "".join(parts)[:_MAX_CAPTION_CHARS]

@@ -17,7 +17,7 @@ import msgspec
 from wit_builder.crawl.candidates import Collector, Output, Source, collecting, done
 from wit_builder.crawl.records import HTML
 from wit_builder.crawl.urls import BadUrlError, normalise
-from wit_builder.errors import RecipeError
+from wit_builder.errors import ArchiveError, RecipeError
 from wit_builder.recipe import FetchSection, SiteSource
 from wit_builder.storage import Published
 from wit_builder.tables import Reason
@@ -91,12 +91,24 @@ def run(job: SiteJob) -> Done:
     Counts ``pages``, ``candidates``, ``repeated`` and ``rejected:REASON``.
 
     Raises:
+        ArchiveError: no seed could be reached.
         StorageError: the output cannot be written.
     """
     published: list[Published] = []
     with collecting(job.output, published) as collector:
         asyncio.run(_crawl(job, collector))
     return done(collector, published)
+
+
+_UNREACHED = {
+    Reason.DNS_FAILED,
+    Reason.CONNECT_FAILED,
+    Reason.TLS_FAILED,
+    Reason.DEADLINE,
+    Reason.HTTP_5XX,
+    Reason.ROBOTS_UNREACHABLE,
+    Reason.RATE_LIMITED,
+}
 
 
 async def _crawl(job: SiteJob, collector: Collector) -> None:
@@ -107,12 +119,24 @@ async def _crawl(job: SiteJob, collector: Collector) -> None:
     async with Client(job.fetch, loopback=job.loopback) as client:
         for depth in range(job.max_depth + 1):
             level, left = level[:left], left - len(level[:left])
-            following: dict[str, None] = {}
+            wanted = depth < job.max_depth and left > 0
+            following: dict[str, None] = {}  # never more than can still be asked for
+            unreached: list[str] = []
             async for url, answer in _ask(client, level, job):
-                wanted = depth < job.max_depth
+                if answer.refusal and answer.refusal.reason in _UNREACHED:
+                    unreached.append(f"{url} ({answer.refusal.reason})")
                 for link in _read(url, answer, collector, hosts, links=wanted):
+                    if len(following) == left:
+                        break
                     if link not in known and urlsplit(link).netloc in hosts:
                         following[link] = None
+            if depth == 0 and len(unreached) == len(level):
+                # done with nothing would be done for good; an error is tried again next time
+                raise ArchiveError(
+                    "no seed of the site could be reached",
+                    where=unreached[0],
+                    fix="check the seeds and the network, then start again",
+                )
             level = list(following)
             known.update(level)
 

@@ -17,6 +17,9 @@ from wit_builder.storage import Published
 from wit_builder.tables import MATCHED, REJECTIONS, Reason, conform
 from wit_builder.units import Done
 
+_ORDER = ("url", "place", "uid", "page_url", "archive", "text_from", "license", "found_at")
+"""Everything in which two rows of a pair can differ, so that which file came first cannot show."""
+
 
 class DedupJob(msgspec.Struct, frozen=True):
     """One bucket of all matched files, to become one table without repeated URLs."""
@@ -46,11 +49,11 @@ def run(job: DedupJob) -> Done:
 def dedup(matched: pa.Table, seed: int) -> tuple[pa.Table, pa.Table]:
     """Return the pairs to keep, one per URL, and the others.
 
-    A pair found in several places is kept once, with the place lowest in (page_url, archive).
+    A pair found in several places is kept once, with the place lowest in (page_url, archive, ...).
     """
     place = hash_column(matched["uid"], label_seed(seed, "dedup"))
     ordered = matched.append_column("place", pa.array(place)).sort_by(
-        [(key, "ascending") for key in ("url", "place", "uid", "page_url", "archive", "text_from")]
+        [(key, "ascending") for key in _ORDER]
     )
     url = ordered["url"].combine_chunks()
     first = np.ones(len(url), np.bool_)

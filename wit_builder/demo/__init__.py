@@ -66,16 +66,17 @@ def run(out: str, data: str, workers: int | None = None) -> None:
 
 
 def _build(out: str, data: str, archives: list[str], site: Any, workers: int) -> None:
+    from wit_builder.demo import fetch_data
     from wit_builder.demo.web import DemoWeb
 
-    dump = str(Path(data, "enwiki-excerpt.xml.bz2").resolve())
+    dump = str(Path(data, fetch_data.EXCERPT).resolve())
     sources = [
         {"kind": "warc", "paths": [str(Path(a).resolve()) for a in archives]},
         {"kind": "site", "seeds": site.seeds(), "max_depth": 3, "max_pages": 2000},
     ]
     overrides = [
-        f"queries.wordnet.path={Path(data, 'wordnet').resolve()}",
-        f"queries.wikipedia.dumps=[{dump!r}]",
+        f"queries.wordnet.path={_toml(str(Path(data, fetch_data.WORDNET).resolve()))}",
+        f"queries.wikipedia.dumps={_toml([dump])}",
         f"crawl.sources={_toml(sources)}",
     ]
     loaded = recipe.load(str(HERE / "recipe.toml"), recipe.Recipe, overrides)

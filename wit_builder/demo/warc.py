@@ -35,7 +35,7 @@ def write_warcs(folder: str, web: Plan, files: int = 2) -> list[str]:
 
 
 def _publish_if_new(place: str, data: bytes) -> None:
-    """Leave a file that is as it should be alone, so that a build that is resumed knows it again."""
+    """Leave a file that is as it should be alone, so that a resumed build knows it again."""
     if not (storage.exists(place) and storage.read_bytes(place) == data):
         storage.publish_bytes(place, data)
 

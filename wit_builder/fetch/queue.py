@@ -9,6 +9,10 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Iterable
 
+_OPEN_DOMAINS = 4096
+"""Domains taken turns with; fewer than the client remembers robots.txt files and addresses of, or
+every turn would ask for them anew."""
+
 
 class DomainQueue:
     """Hands out positions so that a domain has at most so many out at once.
@@ -17,6 +21,7 @@ class DomainQueue:
         positions: (position, registrable domain) in the order to keep within a domain.
         per_domain: handed out at once of one domain.
         ready_in_s: in how many seconds a domain may be asked again.
+        open_domains: how many domains take turns; the next begins when one has none left.
     """
 
     def __init__(
@@ -24,17 +29,29 @@ class DomainQueue:
         positions: Iterable[tuple[int, str]],
         per_domain: int,
         ready_in_s: Callable[[str], float],
+        open_domains: int = _OPEN_DOMAINS,
     ) -> None:
         self._waiting: dict[str, deque[int]] = {}
         for position, domain in positions:
             self._waiting.setdefault(domain, deque()).append(position)
+        # The largest take longest, so they begin first.
+        self._unopened = iter(sorted(self._waiting, key=lambda name: -len(self._waiting[name])))
+        self._per_domain = per_domain
         self._ready_in_s = ready_in_s
         self._order = itertools.count()
         # A token is a domain's right to one request: (not before, turn, domain).
-        self._tokens: list[tuple[float, int, str]] = []
-        for _, domain in itertools.product(range(per_domain), self._waiting):
-            self._tokens.append((0.0, next(self._order), domain))
+        self._tokens: list[tuple[float, tuple[int, int], str]] = []
         self._changed = asyncio.Event()
+        for _ in range(open_domains):
+            self._open_domain()
+
+    def _open_domain(self) -> None:
+        """Give the next domain its tokens, if there is one: all domains' first come first."""
+        domain = next(self._unopened, None)
+        if domain is not None:
+            for nth in range(self._per_domain):
+                heapq.heappush(self._tokens, (0.0, (nth, next(self._order)), domain))
+            self._changed.set()
 
     async def take(self) -> tuple[int, str] | None:
         """Return the next position and its domain, once it may be asked for; None at the end."""
@@ -60,16 +77,20 @@ class DomainQueue:
             return None
         wait_s = self._ready_in_s(domain)
         if wait_s > 0:
-            heapq.heappush(self._tokens, (now + wait_s, next(self._order), domain))
+            self._push(now + wait_s, domain)
             return None
         position = waiting.popleft()
         if not waiting:
             del self._waiting[domain]
+            self._open_domain()
         return position
 
     def give_back(self, domain: str) -> None:
         """Return a domain's token once its request has ended."""
         if domain in self._waiting:
             now = asyncio.get_running_loop().time()
-            heapq.heappush(self._tokens, (now, next(self._order), domain))
+            self._push(now, domain)
         self._changed.set()
+
+    def _push(self, not_before: float, domain: str) -> None:
+        heapq.heappush(self._tokens, (not_before, (0, next(self._order)), domain))

@@ -17,7 +17,6 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import xxhash
 
 from wit_builder import storage
@@ -70,6 +69,9 @@ class Store:
     def kept(self) -> list[Part]:
         """Return the parts that count, and remove what does not: other selections, lone tars.
 
+        Their rows are brought up to date: which queries a pair contains, and which draw it, may
+        have changed since; what was fetched has not.
+
         Raises:
             StorageError: a part cannot be read.
         """
@@ -91,14 +93,25 @@ class Store:
 
     def _read(self, url: str, files: list[str]) -> Part | None:
         tar = url.removesuffix(".parquet") + ".tar"
-        with storage.open_read(url) as stream:
-            file = pq.ParquetFile(stream)
-            made_by = (file.schema_arrow.metadata or {}).get(_MADE_BY)
-            if tar not in files or made_by != self._made_by:
-                return None
-            table = file.read(columns=["uid", "outcome", "reason"])
+        table = storage.read_parquet(url)
+        rows = pc.index_in(table["uid"], value_set=self._selection["uid"])
+        made_by = (table.schema.metadata or {}).get(_MADE_BY)
+        if tar not in files or made_by != self._made_by or rows.null_count:
+            return None
+        current = self._as_selected(table, rows)
+        if not current.equals(table):
+            storage.write_parquet(url, current)
         number = int(storage.name_of(tar).removesuffix(".tar").rpartition("-")[2])
         return _part(number, [_published(tar), _published(url)], table)
+
+    def _as_selected(self, table: pa.Table, rows: pa.ChunkedArray) -> pa.Table:
+        """Return a part's table with the values of the selection's rows where it has a column."""
+        now = self._selection.take(rows)
+        columns = [
+            now[f.name].cast(f.type) if f.name in now.column_names else table[f.name]
+            for f in table.schema
+        ]
+        return pa.table(columns, schema=table.schema)
 
     def publish(self, rows: list[Row]) -> Part:
         """Publish rows as the next part, in the selection's order.

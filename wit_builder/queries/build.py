@@ -131,11 +131,13 @@ def _titles_of(out: str) -> str:
 def count_stage(section: QueriesSection, root: str) -> Stage:
     """Return the stage that counts the recipe's dumps, a unit each; a pattern may name several.
 
+    A dump that several patterns name is counted once.
+
     Raises:
         StorageError: a pattern matches nothing.
     """
     patterns = section.wikipedia.dumps if section.wikipedia else []
-    dumps = [dump for pattern in patterns for dump in storage.glob(pattern)]
+    dumps = dict.fromkeys(dump for pattern in patterns for dump in storage.glob(pattern))
     units = []
     for index, dump in enumerate(dumps):
         name = f"{index:05d}"

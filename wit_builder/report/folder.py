@@ -47,12 +47,10 @@ class RunFolder(msgspec.Struct, frozen=True):
 
     def rounds(self, kind: str) -> list[list[str]]:
         """Return the tables of ``selected`` or ``images``, round by round, first round first."""
-        first, found = self.tables(kind, "r0"), []
-        number = 1
-        while files := self.tables(kind, f"r{number}"):
+        found: list[list[str]] = []
+        while files := self.tables(kind, f"r{len(found)}"):
             found.append(files)
-            number += 1
-        return [first, *found] if first else found
+        return found
 
     @property
     def shards(self) -> str:

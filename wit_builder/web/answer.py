@@ -58,8 +58,9 @@ class Answer(msgspec.Struct, frozen=True):
     """What came of asking for one URL.
 
     ``body`` is there exactly where ``refusal`` is not. ``status`` is that of the last response,
-    ``final_url`` the last URL asked for, ``headers`` its headers of interest with lower-case names,
-    ``opt_outs`` the signals seen.
+    ``final_url`` the last URL asked for, or the one that was not because of ``refusal``,
+    ``headers`` the response's headers of interest with lower-case names, ``opt_outs`` the signals
+    seen.
     """
 
     final_url: str

@@ -142,7 +142,8 @@ class Client:
         )
 
     async def _get_robots(self, url: URL) -> Answer:
-        return await self._attempts(url, _Ask("robots", MAX_ROBOTS_BYTES, self._fetch.deadline_s))
+        most = MAX_ROBOTS_BYTES + 1  # a byte more tells the reader that there is more
+        return await self._attempts(url, _Ask("robots", most, self._fetch.deadline_s))
 
     async def _attempts(self, url: URL, ask: _Ask) -> Answer:
         """Follow the URL until it ends in something that a retry would not change."""
@@ -164,17 +165,19 @@ class Client:
         for _ in range(self._fetch.max_redirects + 1):
             refusal = await self.gate.refusal(url, robots=ask.what != "robots")
             if refusal is not None:
+                if refusal.reason is Reason.CREDENTIALS_IN_URL:
+                    url = url.with_user(None)  # somebody's password goes into no table
                 return Answer(str(url), answer.status, refusal=refusal)
             answer, onward = await self._hop(url, ask)
             if onward is None:
                 return answer
             following = parse(onward)
             if isinstance(following, Refusal):
-                return Answer(onward, answer.status, refusal=following)
+                return Answer(str(url), answer.status, refusal=following)
             try:
                 url = url.join(following)
             except ValueError as error:
-                return Answer(onward, answer.status, refusal=Refusal(Reason.BAD_URL, str(error)))
+                return Answer(str(url), answer.status, refusal=Refusal(Reason.BAD_URL, str(error)))
         refusal = Refusal(Reason.REDIRECT_LOOP, f"more than {self._fetch.max_redirects} redirects")
         return Answer(str(url), answer.status, refusal=refusal)
 
@@ -218,11 +221,11 @@ class Client:
         onward = response.headers.get("Location") if status in _REDIRECTS else None
         if onward is not None or status >= 400:
             await _drain(response)
-        if onward is not None:
-            return Answer(str(url), status), onward
         seen = opt_outs(response.headers.items()) if ask.what in _OPT_OUT else []
+        if onward is not None and not seen:
+            return Answer(str(url), status), onward
         refusal = self._status_refusal(url, response)
-        if refusal is None and seen:
+        if seen and status < 400:
             refusal = Refusal(_OPT_OUT[ask.what], ", ".join(seen))
         content: bytes | Refusal = refusal or await body.read(
             response, ask.max_bytes, cut=ask.what == "robots"
@@ -242,11 +245,9 @@ class Client:
         """Return what a status refuses; a pause the server asks for holds for its domain."""
         status = response.status
         pause_s = _retry_after_s(response.headers.get("Retry-After", ""))
-        if status == 429:
+        if status == 429 or (status == 503 and pause_s is not None):
             self.gate.pause(url, _RATE_LIMITED_PAUSE_S if pause_s is None else pause_s)
-            return Refusal(Reason.RATE_LIMITED, "429")
-        if status == 503 and pause_s is not None:
-            self.gate.pause(url, pause_s)
+            return Refusal(Reason.RATE_LIMITED, str(status))
         if status >= 500:
             return Refusal(Reason.HTTP_5XX, str(status))
         if status >= 400:
@@ -268,7 +269,7 @@ async def _drain(response: aiohttp.ClientResponse) -> None:
 def _worth_retrying(refusal: Refusal | None) -> bool:
     if refusal is None or refusal.final:
         return False
-    # A 429 is asked again after its pause, where that is short enough (pace.turn says).
+    # It is asked again after its pause, where that is short enough (pace.turn says).
     return KIND_OF[refusal.reason] is Kind.TRANSIENT or refusal.reason is Reason.RATE_LIMITED
 
 
@@ -278,7 +279,7 @@ def _retry_after_s(value: str) -> float | None:
         return float(value)
     try:
         when = email.utils.parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):  # a year or zone of twenty digits
         return None
     return max(0.0, when.timestamp() - time.time())
 

@@ -40,9 +40,11 @@ class Rules:
     """
 
     def __init__(self, body: bytes) -> None:
+        # Every line end that Protego knows, a lone carriage return too, becomes the same one here.
+        lines = body[:MAX_BYTES].decode("utf-8-sig", "replace").splitlines()
         if len(body) > MAX_BYTES:
-            body = body[: body.rfind(b"\n", 0, MAX_BYTES) + 1]
-        text = _AGENT_LINE.sub(_plain_agent, body.decode("utf-8-sig", "replace"))
+            lines.pop()
+        text = _AGENT_LINE.sub(_plain_agent, "\n".join(lines))
         self._access = Protego.parse(text)
         usage = [_usage_as_rule(line) for line in text.splitlines()]
         self._usage = Protego.parse("\n".join(usage)) if any(map(_is_usage, usage)) else None

@@ -1,0 +1,39 @@
+"""What units of another recipe left in a run's folder that were killed before their markers.
+
+Nobody would know of such files, yet they would be read where a folder is read by its names: by the
+report, and by whoever takes all tars of ``shards``. Markers tell of everything else.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from wit_builder import storage
+from wit_builder.units import Marker
+
+_OURS = {
+    "matched": re.compile(r"\d+\.parquet"),
+    "rejected": re.compile(r"[\w-]+\.parquet"),
+    "selected": re.compile(r"\d+\.parquet"),
+    "images": re.compile(r"\d+-\d+\.(tar|parquet)"),
+    "shards": re.compile(r"\d{6,}\.(tar|parquet)"),
+}
+"""How units name their files; whatever else lies there was put there by the user."""
+
+
+def remove(place: str, markers: Iterable[Marker]) -> None:
+    """Remove from a generation's folder what none of the markers, all there are, tells of.
+
+    Raises:
+        StorageError: no permission, bucket unreachable.
+    """
+    generation = storage.name_of(place)
+    standing = {output.url for marker in markers for output in marker.outputs}
+    rounds = {url.split("/")[2] for url in standing if url.startswith(f"{generation}/selected/")}
+    asked = [f"{kind}/{r}" for kind in ("selected", "images") for r in sorted(rounds)]
+    for folder in ["matched", "rejected", "shards", *asked]:
+        ours = _OURS[folder.partition("/")[0]]
+        for name in storage.sizes(storage.join(place, folder)):
+            if ours.fullmatch(name) and f"{generation}/{folder}/{name}" not in standing:
+                storage.remove(storage.join(place, folder, name))
