@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wit_builder import exchange
+from wit_builder import exchange, storage
 from wit_builder.errors import StorageError
 
 
@@ -26,11 +26,7 @@ def test_every_row_comes_back_once_in_its_bucket(
 ) -> None:
     """Scatter then gather is a regrouping: nothing lost, nothing twice, order of files kept."""
     folder = tmp_path_factory.mktemp("x")
-    urls = []
-    for number, values in enumerate(files):
-        table = table_of(values).cast(pa.schema([("key", pa.string()), ("value", pa.int64())]))
-        urls.append(str(folder / f"{number}.arrow"))
-        exchange.scatter(table, exchange.bucket_of(table["key"], buckets), buckets, urls[-1])
+    urls = scattered(folder, files, buckets)
     everything = []
     for bucket in range(buckets):
         rows = exchange.gather(urls, bucket)
@@ -79,3 +75,39 @@ def test_a_bucket_outside_the_file_is_refused(tmp_path: Path) -> None:
     exchange.scatter(table_of([1]), np.array([0]), 1, url)
     with pytest.raises(StorageError, match="has 1 buckets"):
         exchange.gather([url], 5)
+
+
+@given(st.lists(st.lists(st.integers(0, 30), max_size=30), min_size=1, max_size=4))
+def test_merged_files_hold_the_same_rows_in_the_same_buckets(
+    tmp_path_factory: pytest.TempPathFactory, files: list[list[int]]
+) -> None:
+    """Reading one merged file is reading all that went into it."""
+    folder = tmp_path_factory.mktemp("x")
+    urls = scattered(folder, files, 5)
+    merged = str(folder / "merged.arrow")
+    exchange.run_merge(exchange.MergeJob(urls, merged))
+    for bucket in range(5):
+        assert exchange.gather([merged], bucket).equals(exchange.gather(urls, bucket))
+
+
+def scattered(folder: Path, files: list[list[int]], buckets: int) -> list[str]:
+    urls = []
+    for number, values in enumerate(files):
+        table = table_of(values).cast(pa.schema([("key", pa.string()), ("value", pa.int64())]))
+        urls.append(str(folder / f"{number}.arrow"))
+        exchange.scatter(table, exchange.bucket_of(table["key"], buckets), buckets, urls[-1])
+    return urls
+
+
+@pytest.mark.s3
+def test_remote_files_are_merged(s3_folder: str, tmp_path: Path) -> None:
+    """Sources in a bucket come by way of local disk."""
+    local = scattered(tmp_path, [[1, 2, 3], [4, 5]], 3)
+    remote = [f"{s3_folder}/{Path(url).name}" for url in local]
+    for url, copy in zip(local, remote, strict=True):
+        for suffix in ("", ".index"):
+            storage.publish_bytes(copy + suffix, Path(url + suffix).read_bytes())
+    exchange.run_merge(exchange.MergeJob(remote, f"{s3_folder}/merged.arrow"))
+    for bucket in range(3):
+        merged = exchange.gather([f"{s3_folder}/merged.arrow"], bucket)
+        assert merged.equals(exchange.gather(local, bucket))

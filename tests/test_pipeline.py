@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pytest
 
 from tests.small_web import CAP, SmallWeb, shards_of
-from wit_builder import storage
+from wit_builder import exchange, storage
 from wit_builder.shards.verify import verify
 
 pytestmark = pytest.mark.slow
@@ -129,6 +129,17 @@ def test_a_second_start_does_nothing(built: str, small_web: SmallWeb) -> None:
     small_web.build(built)
     assert {p: p.stat().st_mtime_ns for p in Path(built, "units").rglob("*.json")} == markers
     assert small_web.web.counts() == before
+
+
+def test_merging_exchange_files_changes_no_byte(
+    built: str, small_web: SmallWeb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With more slices than are allowed, files are merged first; the shards are the same."""
+    monkeypatch.setattr(exchange, "MAX_SLICES", 3)
+    small_web.build(str(tmp_path))
+    merged = {p.parent.name for p in tmp_path.rglob("*-merged/*.arrow")}
+    assert {"match-merged", "route-r0-merged", "pack-scatter-merged"} <= merged
+    assert shards_of(str(tmp_path)) == shards_of(built)
 
 
 def start(small_web: SmallWeb, root: str) -> subprocess.Popen[str]:

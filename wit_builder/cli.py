@@ -94,10 +94,10 @@ def _loopback(pairs: tuple[str, ...]) -> dict[str, str]:
 
 @contextlib.contextmanager
 def _run(out: str, how: How) -> Iterator[Run]:
-    from wit_builder import pipeline, progress, runners, units
+    from wit_builder import progress, runners, units
 
     cluster = how.address if how.runner == "ray" else None
-    runner = runners.make_runner(how.workers or pipeline.default_workers(), cluster)
+    runner = runners.make_runner(how.workers or runners.default_workers(), cluster)
     try:
         with progress.for_terminal(as_json=how.json) as observer:
             yield units.Run(out, runner, observer)

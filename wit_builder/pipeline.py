@@ -7,14 +7,13 @@ travels exactly as far as it changes bytes.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from wit_builder import leftovers, lock, storage
+from wit_builder import exchange, leftovers, lock, storage
 from wit_builder import recipe as recipes
 from wit_builder.crawl import archives, site
 from wit_builder.curate import dedup, draw, match
@@ -23,7 +22,7 @@ from wit_builder.fetch import route
 from wit_builder.fetch import run as fetch
 from wit_builder.pack import plan, scatter, shard
 from wit_builder.queries import build as queries
-from wit_builder.recipe import QueriesSection, Recipe, SiteSource, WarcSource
+from wit_builder.recipe import Recipe, SiteSource, WarcSource
 from wit_builder.report import build as report
 from wit_builder.report.summary import Step
 from wit_builder.units import Marker, Run, Stage, Unit, total
@@ -31,8 +30,6 @@ from wit_builder.web.agent import user_agent
 
 Until = Literal["queries", "crawl", "match", "balance", "fetch", "pack", "report"]
 """The stages a user can stop after, in order."""
-
-STAGES: tuple[Until, ...] = ("queries", "crawl", "match", "balance", "fetch", "pack", "report")
 
 
 def read_recipe(place: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -121,12 +118,33 @@ class Build:
         outputs = (o.url for m in markers for o in m.outputs)
         return [storage.join(self.run.root, url) for url in outputs if url.endswith(suffix)]
 
+    def _exchanged(
+        self, stage: str, markers: list[Marker], buckets: int
+    ) -> tuple[list[str], list[str]]:
+        """Return the exchange files of a stage that has run, and their identity as inputs.
+
+        Where files times buckets are too many, files are merged in groups first.
+        """
+        files = self._urls(markers, ".arrow")
+        group = -(-len(files) * buckets // exchange.MAX_SLICES)
+        if group > 1:
+            units = []
+            for number, at in enumerate(range(0, len(files), group)):
+                out = self.place("exchange", f"{stage}-merged", f"{number:05d}.arrow")
+                job = exchange.MergeJob(files[at : at + group], out)
+                units.append(Unit(f"{number:05d}", _together(markers[at : at + group]), job))
+            markers = self._do(Stage(f"{stage}-merge", exchange.run_merge, units))
+            files = self._urls(markers, ".arrow")
+        else:
+            self.run.retire(f"{stage}-merge", self.generation)
+        return files, _together(markers)
+
     # --- what to look for, and where ---------------------------------------
 
     @cached_property
     def queries(self) -> Marker:
         """The query list."""
-        return build_queries(self.recipe.queries, self.run)
+        return queries.build(self.recipe.queries, self.run)
 
     @property
     def _query_list(self) -> str:
@@ -159,8 +177,7 @@ class Build:
     @cached_property
     def matched(self) -> list[Marker]:
         """Pairs whose text contains a query, one per URL, a table per bucket."""
-        matching = self.matching
-        files = self._urls(matching, ".arrow")
+        files, inputs = self._exchanged("match", self.matching, self.recipe.buckets)
         units = []
         for bucket in range(self.recipe.buckets):
             name = f"{bucket:05d}"
@@ -171,7 +188,7 @@ class Build:
                 out=self.place("matched", f"{name}.parquet"),
                 rejected=self.place("rejected", f"dedup-{name}.parquet"),
             )
-            units.append(Unit(name, [m.identity for m in matching], job))
+            units.append(Unit(name, inputs, job))
         return self._do(Stage("dedup", dedup.run, units, self.recipe.seed))
 
     @cached_property
@@ -246,8 +263,7 @@ class Build:
 
     def _ask(self, number: int, routed: list[Marker]) -> list[Marker]:
         recipe = self.recipe
-        files = self._urls(routed, ".arrow")
-        inputs = [m.identity for m in routed]
+        files, inputs = self._exchanged(f"route-r{number}", routed, recipe.buckets)
         units = []
         for bucket in range(recipe.buckets):
             job = fetch.FetchJob(
@@ -292,7 +308,7 @@ class Build:
             self.recipe.pack.samples_per_shard,
         )
         scattered = self._scatter(kept, planned.shards, inputs)
-        files = self._urls(scattered, ".arrow")
+        files, arrived = self._exchanged("pack-scatter", scattered, planned.shards)
         units = []
         for number, (first_key, samples) in enumerate(
             zip(planned.first_keys, planned.samples, strict=True)
@@ -306,7 +322,7 @@ class Build:
                 folder=self.place("shards"),
                 max_block_bytes=self.recipe.pack.max_block_bytes,
             )
-            units.append(Unit(f"{number:06d}", [m.identity for m in scattered] + inputs, job))
+            units.append(Unit(f"{number:06d}", arrived + inputs, job))
         stage = Stage("pack", shard.run, units, [self.recipe.pack, self.recipe.seed])
         if not self.run.is_done(stage, self.generation):
             # no manifest may stand beside shards that it does not describe
@@ -381,17 +397,6 @@ _FORGOTTEN_ROUNDS = 8
 """Rounds past the last one whose leftovers of an earlier, longer build are looked for."""
 
 
-def build_queries(section: QueriesSection, run: Run) -> Marker:
-    """Build the query list of a run and return its marker.
-
-    Raises:
-        QueryListError: a source cannot be used.
-    """
-    counting = queries.count_stage(section, run.root)
-    counted = run.do(counting, "all")
-    return run.do(queries.build_stage(section, run.root, counting, counted), "all")[0]
-
-
-def default_workers() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0))
+def _together(markers: Sequence[Marker]) -> list[str]:
+    """Return one identity for all of them: what a unit names that reads from every one."""
+    return [recipes.digest([marker.identity for marker in markers])]

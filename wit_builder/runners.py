@@ -185,6 +185,11 @@ class RayCluster:
         self._ray.shutdown()
 
 
+def default_workers() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
 def make_runner(workers: int, cluster: str | None = None) -> Runner:
     """Return the runner for so many local workers, or for a Ray cluster's address."""
     if cluster is not None:

@@ -49,7 +49,7 @@ def run(out: str, data: str, workers: int | None = None) -> None:
     console.print(f"wit demo: everything is made in [bold]{out}[/bold]")
     web = site.plan(site.Settings(data=data))
     archives = warc.write_warcs(str(Path(out, "web")), web)
-    _build(out, data, archives, site, workers or pipeline.default_workers())
+    _build(out, data, archives, site, workers or runners.default_workers())
     shards = storage.join(out, "g0", "shards")
     checked = verify(shards)
     if checked.faults:

@@ -18,10 +18,13 @@ from wit_builder.queries.assemble import QueryList, assemble
 from wit_builder.recipe import QueriesSection
 from wit_builder.storage import Published
 from wit_builder.tables import Source
-from wit_builder.units import Done, Marker, Stage, Unit
+from wit_builder.units import Done, Marker, Run, Stage, Unit
 
 LIST = "queries/queries.parquet"
 SUMMARY = "queries/summary.json"
+
+_GENERATION = "all"
+"""Where the markers are: one list serves every generation of a run."""
 
 
 class CountJob(msgspec.Struct, frozen=True):
@@ -126,6 +129,18 @@ def _grams_of(out: str) -> str:
 
 def _titles_of(out: str) -> str:
     return f"{out}.titles.parquet"
+
+
+def build(section: QueriesSection, run: Run) -> Marker:
+    """Make the query list of a run, and return its marker.
+
+    Raises:
+        StorageError: a pattern matches nothing.
+        UnitsFailedError: a source cannot be used, or the list would be empty.
+    """
+    counting = count_stage(section, run.root)
+    counted = run.do(counting, _GENERATION)
+    return run.do(build_stage(section, run.root, counting, counted), _GENERATION)[0]
 
 
 def count_stage(section: QueriesSection, root: str) -> Stage:
