@@ -142,9 +142,16 @@ def test_merging_exchange_files_changes_no_byte(
     assert shards_of(str(tmp_path)) == shards_of(built)
 
 
+MAIN = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+from wit_builder.cli import main
+main()
+"""
+
+
 def start(small_web: SmallWeb, root: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "wit_builder", *small_web.command(root)]
-    command += ["--workers", "2", "--json"]
+    command = [sys.executable, "-c", MAIN, *small_web.command(root), "--workers", "2", "--json"]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -179,16 +186,17 @@ def test_killed_at_random_moments_and_resumed_gives_the_same_bytes(
     assert not list(tmp_path.rglob(".*.part"))
 
 
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_build_says_so_and_goes_on(
-    built: str, small_web: SmallWeb, tmp_path: Path
+    built: str, small_web: SmallWeb, tmp_path: Path, signal_number: int
 ) -> None:
-    """Ctrl-C ends with status 130 and one line; starting again finishes the same bytes."""
+    """Ctrl-C or SIGTERM: status 130 and one line; starting again finishes the same bytes."""
     with start(small_web, str(tmp_path)) as process:
         assert process.stderr is not None
         for line in process.stderr:
             if line.startswith("{") and json.loads(line)["stage"] == "fetch-r0":
                 break
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signal_number)
         said = process.stderr.read()
     assert process.returncode == 130
     assert said.splitlines()[-1].startswith("wit: interrupted ->")

@@ -11,8 +11,9 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from rich.console import Console
@@ -23,17 +24,37 @@ from wit_builder.errors import DemoError, ShardFormatError
 from wit_builder.report.summary import summary_rows
 from wit_builder.shards.verify import verify
 
+if TYPE_CHECKING:  # needs the demo's optional packages
+    from wit_builder.demo import site
+
 HERE = Path(__file__).parent
 TEMPLATES = ("{}", "a picture of {}")
 
 
-def run(out: str, data: str, workers: int | None = None) -> None:
+@dataclass(frozen=True)
+class Size:
+    """How large a demo is; tests have a smaller one.
+
+    Attributes:
+        concepts: how many things the web has pictures of; None for all.
+        training: keys of the training recipe to change, as ``--set`` takes them.
+    """
+
+    concepts: int | None = None
+    training: tuple[str, ...] = ()
+
+
+FULL = Size()
+
+
+def run(out: str, data: str, workers: int | None = None, size: Size = FULL) -> None:
     """Do it all, and print what came of it.
 
     Args:
         out: local folder for all that is made; what is there already is gone on from.
         data: folder of the demo's data; what is missing is downloaded into it.
         workers: worker processes; by default one a core.
+        size: of the web and of the training.
 
     Raises:
         DemoError: the data cannot be had, or the web or the training did not run.
@@ -47,46 +68,55 @@ def run(out: str, data: str, workers: int | None = None) -> None:
     fetch_data.fetch(data)
     console = Console(highlight=False)
     console.print(f"wit demo: everything is made in [bold]{out}[/bold]")
-    web = site.plan(site.Settings(data=data))
+    settings = site.Settings(data=data, concepts=size.concepts)
+    web = site.plan(settings)
     archives = warc.write_warcs(str(Path(out, "web")), web)
-    _build(out, data, archives, site, workers or runners.default_workers())
+    _build(out, settings, archives, workers or runners.default_workers())
     shards = storage.join(out, "g0", "shards")
-    checked = verify(shards)
-    if checked.faults:
+    if verify(shards).faults:
         raise ShardFormatError("the demo's shards are not whole", where=shards, fix="wit verify it")
-    model, test = storage.join(out, "model"), storage.join(out, "test")
-    _wit("train", str(HERE / "train.toml"), "--set", f"data.shards={shards}", "--out", model)
-    pictures.write_test_set(test, web.concepts)
-    results = storage.join(out, "eval.json")
-    templates = [part for t in TEMPLATES for part in ("--template", t)]
-    names = storage.join(test, "classes.json")
-    where = ["--images", test, "--names", names, "--out", results, "--json"]
-    _wit("eval", model, *where, *templates, quiet=True)
-    _tell(console, out, msgspec.json.decode(Path(results).read_bytes()), time.monotonic() - started)
+    _train(out, shards, size)
+    pictures.write_test_set(storage.join(out, "test"), web.concepts)
+    _tell(console, out, _evaluate(out), time.monotonic() - started)
 
 
-def _build(out: str, data: str, archives: list[str], site: Any, workers: int) -> None:
-    from wit_builder.demo import fetch_data
+def _build(out: str, settings: site.Settings, archives: list[str], workers: int) -> None:
+    from wit_builder.demo import fetch_data, site
     from wit_builder.demo.web import DemoWeb
 
-    dump = str(Path(data, fetch_data.EXCERPT).resolve())
+    data = Path(settings.data).resolve()
     sources = [
         {"kind": "warc", "paths": [str(Path(a).resolve()) for a in archives]},
         {"kind": "site", "seeds": site.seeds(), "max_depth": 3, "max_pages": 2000},
     ]
     overrides = [
-        f"queries.wordnet.path={_toml(str(Path(data, fetch_data.WORDNET).resolve()))}",
-        f"queries.wikipedia.dumps={_toml([dump])}",
+        f"queries.wordnet.path={_toml(str(data / fetch_data.WORDNET))}",
+        f"queries.wikipedia.dumps={_toml([str(data / fetch_data.EXCERPT)])}",
         f"crawl.sources={_toml(sources)}",
     ]
     loaded = recipe.load(str(HERE / "recipe.toml"), recipe.Recipe, overrides)
     runner = runners.make_runner(workers)
     try:
-        with DemoWeb(site.Settings(data=data)) as web, progress.for_terminal() as observer:
+        with DemoWeb(settings) as web, progress.for_terminal() as observer:
             loopback = {"*.test": f"127.0.0.1:{web.port}"}
             pipeline.Build(loaded, units.Run(out, runner, observer), loopback)()
     finally:
         runner.close()
+
+
+def _train(out: str, shards: str, size: Size) -> None:
+    keys = (f"data.shards={_toml(shards)}", *size.training)
+    overrides = [part for key in keys for part in ("--set", key)]
+    _wit("train", str(HERE / "train.toml"), *overrides, "--out", storage.join(out, "model"))
+
+
+def _evaluate(out: str) -> dict[str, Any]:
+    results, test = storage.join(out, "eval.json"), storage.join(out, "test")
+    where = ["--images", test, "--names", storage.join(test, "classes.json"), "--out", results]
+    templates = [part for t in TEMPLATES for part in ("--template", t)]
+    _wit("eval", storage.join(out, "model"), *where, *templates, "--json", quiet=True)
+    found: dict[str, Any] = msgspec.json.decode(storage.read_bytes(results))
+    return found
 
 
 def _toml(value: Any) -> str:
@@ -101,12 +131,18 @@ def _toml(value: Any) -> str:
 def _wit(*arguments: str, quiet: bool = False) -> None:
     """Run a command of ``wit`` in a process of its own: the library never imports torch."""
     command = [sys.executable, "-m", "wit_builder", *arguments]
-    done = subprocess.run(command, check=False, stdout=subprocess.DEVNULL if quiet else None)
-    if done.returncode == 130:
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL if quiet else None)
+    try:
+        status = process.wait()
+    except KeyboardInterrupt:
+        process.terminate()
+        process.wait()  # it saves what it has, so that starting again goes on from there
+        raise
+    if status == 130:
         raise KeyboardInterrupt
-    if done.returncode:
+    if status:
         raise DemoError(
-            f"wit {arguments[0]} failed with status {done.returncode}",
+            f"wit {arguments[0]} failed with status {status}",
             where=" ".join(["wit", *arguments]),
             fix="see its error above",
         )
