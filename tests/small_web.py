@@ -64,7 +64,7 @@ class SmallWeb:
         runner = make_runner(workers)
         try:
             run = units.Run(root, runner)
-            pipeline.Build(pipeline.read_recipe(self.recipe), run, self.loopback)(until)
+            pipeline.Build(recipe.read(self.recipe), run, self.loopback)(until)
         finally:
             runner.close()
 

@@ -9,6 +9,7 @@ import pytest
 
 from tests.small_web import SmallWeb, shards_of
 from wit_builder import lock, pipeline, storage, units
+from wit_builder import recipe as recipes
 from wit_builder.errors import QueryListError, StorageError
 from wit_builder.shards.verify import verify
 
@@ -23,7 +24,7 @@ def web(small_web: SmallWeb, tmp_path: Path) -> SmallWeb:
 
 
 def build(web: SmallWeb, root: Path, *overrides: str) -> None:
-    recipe = pipeline.read_recipe(web.recipe, overrides)
+    recipe = recipes.read(web.recipe, overrides)
     pipeline.Build(recipe, units.Run(str(root)), web.loopback)()
 
 
@@ -85,7 +86,7 @@ def test_nothing_kept_is_said_in_one_line(web: SmallWeb, tmp_path: Path) -> None
 def test_two_builds_do_not_work_in_one_folder(web: SmallWeb, tmp_path: Path) -> None:
     """The second is refused as long as the first is at work, and no longer."""
     root = str(tmp_path / "run")
-    recipe = pipeline.read_recipe(web.recipe)
+    recipe = recipes.read(web.recipe)
     with lock.alone(root), pytest.raises(StorageError, match="another wit is at work"):
         pipeline.Build(recipe, units.Run(root), web.loopback)("queries")
     pipeline.Build(recipe, units.Run(root), web.loopback)("queries")

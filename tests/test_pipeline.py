@@ -19,6 +19,7 @@ import pytest
 
 from tests.small_web import CAP, SmallWeb, shards_of
 from wit_builder import exchange, storage
+from wit_builder import recipe as recipes
 from wit_builder.shards.verify import verify
 
 pytestmark = pytest.mark.slow
@@ -213,7 +214,7 @@ def test_a_smaller_recipe_leaves_nothing_of_a_larger_one(
 
     run = units.Run(str(tmp_path))
     small_web.build(str(tmp_path))
-    smaller = pipeline.read_recipe(small_web.recipe, ["buckets=1", "pack.samples_per_shard=1000"])
+    smaller = recipes.read(small_web.recipe, ["buckets=1", "pack.samples_per_shard=1000"])
     pipeline.Build(smaller, run, small_web.loopback)()
     assert len(storage.list_files(str(tmp_path / "g0" / "matched"))) == 1
     assert len(storage.list_files(str(tmp_path / "g0" / "shards"), ".tar")) == 1

@@ -107,8 +107,9 @@ def _run(out: str, how: How) -> Iterator[Run]:
 
 def _build(recipe: str, out: str, how: How, until: Until) -> None:
     from wit_builder import pipeline
+    from wit_builder import recipe as recipes
 
-    loaded = pipeline.read_recipe(recipe, how.set_)
+    loaded = recipes.read(recipe, how.set_)
     with _run(out, how) as run:
         pipeline.Build(loaded, run, _loopback(how.loopback))(until)
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Literal
 
 from wit_builder import exchange, leftovers, lock, storage
@@ -30,18 +29,6 @@ from wit_builder.web.agent import user_agent
 
 Until = Literal["queries", "crawl", "match", "balance", "fetch", "pack", "report"]
 """The stages a user can stop after, in order."""
-
-
-def read_recipe(place: str, overrides: Sequence[str] = ()) -> Recipe:
-    """Return a build's recipe, its relative paths taken from the recipe's own folder.
-
-    Raises:
-        RecipeError: it cannot be read, or a key is unknown or wrong.
-    """
-    recipe = recipes.load(place, Recipe, list(overrides))
-    base = place.rpartition("/")[0] or "."
-    base = base if storage.is_remote(base) else str(Path(base).resolve())
-    return recipes.anchored(recipe, base)
 
 
 @dataclass

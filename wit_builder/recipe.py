@@ -11,7 +11,7 @@ import difflib
 import re
 import tomllib
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -196,7 +196,7 @@ class Recipe(_Section, frozen=True):
     pack: PackSection = PackSection()
 
 
-def load(place: str, kind: type[T], overrides: list[str] | None = None) -> T:
+def load(place: str, kind: type[T], overrides: Sequence[str] = ()) -> T:
     """Return the recipe at a place as a ``kind``, with ``key.path=value`` overrides applied.
 
     Args:
@@ -215,7 +215,7 @@ def load(place: str, kind: type[T], overrides: list[str] | None = None) -> T:
         raise RecipeError(
             f"not valid TOML: {error}", where=place, fix="correct it there"
         ) from error
-    for override in overrides or []:
+    for override in overrides:
         _apply(data, override)
     return convert(data, kind, where=place)
 
@@ -298,6 +298,17 @@ def _without_none(value: Any) -> Any:
 def digest(settings: Any) -> str:
     """Return the xxh3-128 hex digest of a recipe or a section, independent of key order."""
     return xxhash.xxh3_128_hexdigest(msgspec.json.encode(settings, order="deterministic"))
+
+
+def read(place: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Return a build's recipe, its relative paths taken from the recipe's own folder.
+
+    Raises:
+        RecipeError: it cannot be read, or a key is unknown or wrong.
+    """
+    base = place.rpartition("/")[0] or "."
+    base = base if storage.is_remote(base) else str(Path(base).resolve())
+    return anchored(load(place, Recipe, overrides), base)
 
 
 def anchored(recipe: Recipe, base: str) -> Recipe:

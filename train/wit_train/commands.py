@@ -41,7 +41,7 @@ def train(
     from wit_train.config import TrainRecipe, steps_of
     from wit_train.metrics import for_terminal
 
-    settings = recipes.load(recipe, TrainRecipe, set_)
+    settings = recipes.load(recipe, TrainRecipe, set_ or ())
     folder = out or settings.out
     if not folder:
         raise RecipeError("where shall the run go?", where="out", fix="give --out FOLDER")
