@@ -199,6 +199,7 @@ def test_an_interrupted_build_says_so_and_goes_on(
                 break
         process.send_signal(signal_number)
         said = process.stderr.read()
+        process.wait(timeout=60)
     assert process.returncode == 130
     assert said.splitlines()[-1].startswith("wit: interrupted ->")
     assert "Traceback" not in said

@@ -11,10 +11,11 @@ import logging
 import multiprocessing
 import multiprocessing.connection
 import os
+import queue
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -79,16 +80,20 @@ class LocalPool:
         waiting = list(reversed(items))
         suspects: list[Item] = []
         flying: dict[Future[Result], tuple[Item, bool]] = {}
+        # not concurrent.futures.wait: interrupted, it leaves locks held that exiting then waits for
+        finished: queue.SimpleQueue[Future[Result]] = queue.SimpleQueue()
         while waiting or suspects or flying:
-            most, queue = (1, suspects) if suspects else (2 * self._workers, waiting)
-            while queue and len(flying) < most:
+            most, line = (1, suspects) if suspects else (2 * self._workers, waiting)
+            while line and len(flying) < most:
                 try:
-                    future = self._executor().submit(function, queue[-1])
+                    future = self._executor().submit(function, line[-1])
                 except BrokenProcessPool:  # a worker died just now, or while nothing was to do
                     self._pool = None
                     break
-                flying[future] = queue.pop(), queue is suspects
-            for future in wait(flying, return_when=FIRST_COMPLETED).done:
+                flying[future] = line.pop(), line is suspects
+                future.add_done_callback(finished.put)
+            if flying:
+                future = finished.get()
                 item, alone = flying.pop(future)
                 try:
                     yield item, future.result()
