@@ -162,19 +162,16 @@ def queries_build(recipe: Recipe, *, out: Out, how: How = DEFAULT) -> None:
 
 @queries_app.command(name="show")
 def queries_show(root: Root, query: str | None = None, /) -> None:
-    """Show what a query list is made of, or where one query of it comes from."""
+    """Show what a query list is made of, or why a query is in it or not."""
     from wit_builder import storage
-    from wit_builder.queries import build, show
+    from wit_builder.queries import build, explain, show
     from wit_builder.tables import QUERIES
 
-    table = storage.read_parquet(storage.join(root, build.LIST), QUERIES.names)
     if query:
-        print(show.explain(table, query))
+        _print_rows(list(explain.explain(root, query)))
         return
-    for row in show.summary_table(table):
-        of = f"{row.queries:,} queries, {row.also_elsewhere:,} also in later sources"
-        _print_rows([(row.source, of), ("  first", ", ".join(row.first))])
-        _print_rows([("  last", ", ".join(row.last))])
+    table = storage.read_parquet(storage.join(root, build.LIST), QUERIES.names)
+    _print_rows(list(show.lines(table, build.read_summary(root))))
 
 
 def _stage(name: Until, said: str) -> None:

@@ -61,7 +61,9 @@ def scatter(
     Raises:
         StorageError: the file cannot be written.
     """
-    order = np.argsort(bucket, kind="stable")
+    # numpy sorts 16 bits by radix
+    narrow = bucket.astype(np.uint16) if buckets <= 1 << 16 else bucket
+    order = np.argsort(narrow, kind="stable")
     ordered = table.take(pa.array(order))
     starts = np.searchsorted(bucket[order], np.arange(buckets + 1))
     slices = (ordered.slice(start, end - start) for start, end in pairwise(starts))

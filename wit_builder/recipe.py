@@ -47,29 +47,63 @@ class WordNetSource(_Section, frozen=True):
 
 
 class WikipediaSource(_Section, frozen=True):
-    """Words and bigrams of article text, and titles, from ``pages-articles`` dumps."""
+    """Words, bigrams and titles of Wikipedia, or of any text counted in its stead."""
 
-    dumps: Texts
-    """Dump files or shell patterns; ``.xml``, ``.xml.gz`` or ``.xml.bz2``."""
+    dumps: list[str] = []
+    """``pages-articles`` dumps (``.xml``, also as ``.bz2``, ``.gz`` or ``.zst``), or ``.parquet``
+    files with columns ``title`` and ``text`` (plain text); files or shell patterns."""
+    counts: list[str] = []
+    """Ready counts, added to those of the dumps: columns ``gram`` and ``count``."""
+    title_lists: list[str] = []
+    """Further titles: a title a line, or columns ``title`` and ``views``."""
+    pageviews: list[str] = []
+    """Wikimedia's hourly or monthly ("complete") page view files; files or shell patterns."""
+    views_of: Literal["all", "desktop", "mobile"] = "all"
+    """Which visits count."""
     unigram_min_count: Positive = 100
     """Occurrences that make a word a query; 100 is the CLIP paper's."""
+    unigram_budget: Natural | None = None
+    """Words to take, most frequent first; by default all above the floor."""
     bigram_min_count: Positive = 25
     """Occurrences below which two neighbouring words are left out, whatever their PMI."""
+    bigram_min_pmi: float | None = None
+    """Bits of PMI below which they are left out, too."""
     bigram_budget: Natural = 100_000
-    """Bigrams to take, highest PMI first, beyond those that earlier sources have; 0 for none."""
+    """Bigrams to take, highest PMI first; 0 for none."""
+    longest_gram: Annotated[int, Meta(ge=2, le=5)] = 2
+    """Words of the longest run of words that is counted."""
+    ngram_min_count: Positive = 25
+    """Occurrences below which a run of three or more words is left out."""
+    ngram_budget: Natural = 10_000
+    """Runs of three words or more to take, highest PMI for each pair of neighbours first."""
     titles: bool = True
     """Take the titles of articles."""
+    title_min_views: Natural = 0
+    """Page views below which a title is left out."""
+    title_budget: Natural | None = None
+    """Titles to take, most viewed first; by default all that the list has room for."""
 
 
 class QueriesSection(_Section, frozen=True):
-    """Which sources make the query list, in their fixed order of precedence."""
+    """Which sources make the query list, in their fixed order of precedence.
+
+    A budget counts the queries that a source adds to those of the sources before it.
+    """
 
     language: str = "en"
-    """Language code of the dumps; decides which titles only name a list, and are left out."""
+    """Language code of the Wikipedia: picks its page views, and the rule for titles of lists."""
+    size: Positive = 500_000
+    """Queries at most; sources that come late take what is left. 500,000 is the CLIP paper's."""
+    strict_budgets: bool = False
+    """Fail when a source falls short of its budget, instead of warning."""
+    buckets: Natural = 0
+    """Parts in which counts are merged, each in memory at once; 0: one for 64 MiB of input."""
     numbers: Natural = 100
     """The numbers 0 to N-1 are queries."""
     custom: list[str] = []
-    """Text files with a query a line."""
+    """Lists of your own: a query a line, or columns ``query`` and ``weight`` (heaviest first)."""
+    custom_budget: Natural | None = None
+    """Custom queries to take; by default all."""
     wordnet: WordNetSource | None = None
     """The section ``[queries.wordnet]``; without it WordNet is not a source."""
     wikipedia: WikipediaSource | None = None
@@ -334,10 +368,20 @@ def _with_inputs(recipe: Recipe, place: Callable[[str], str]) -> Recipe:
         queries,
         custom=[place(p) for p in queries.custom],
         wordnet=wordnet and replace(wordnet, path=place(wordnet.path)),
-        wikipedia=wikipedia and replace(wikipedia, dumps=[place(p) for p in wikipedia.dumps]),
+        wikipedia=wikipedia and _placed(wikipedia, place),
     )
     sources = [
         replace(s, paths=[place(p) for p in s.paths]) if isinstance(s, WarcSource) else s
         for s in recipe.crawl.sources
     ]
     return replace(recipe, queries=queries, crawl=replace(recipe.crawl, sources=sources))
+
+
+def _placed(wikipedia: WikipediaSource, place: Callable[[str], str]) -> WikipediaSource:
+    return replace(
+        wikipedia,
+        dumps=[place(p) for p in wikipedia.dumps],
+        counts=[place(p) for p in wikipedia.counts],
+        title_lists=[place(p) for p in wikipedia.title_lists],
+        pageviews=[place(p) for p in wikipedia.pageviews],
+    )

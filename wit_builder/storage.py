@@ -318,15 +318,15 @@ def publish_bytes(url: str, data: bytes) -> Published:
     return done[0]
 
 
-def write_parquet(url: str, table: pa.Table) -> Published:
-    """Publish a table as parquet (zstd); the same table gives the same bytes.
+def write_parquet(url: str, table: pa.Table, group_rows: int | None = None) -> Published:
+    """Publish a table as parquet (zstd); the same table (and rows a group) gives the same bytes.
 
     Raises:
         StorageError: disk full, no permission, bucket unreachable.
     """
     done: list[Published] = []
     with publishing(url, done) as path:
-        pq.write_table(table, path, compression="zstd", store_schema=True, write_statistics=True)
+        pq.write_table(table, path, row_group_size=group_rows, compression="zstd")
     return done[0]
 
 

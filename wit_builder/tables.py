@@ -21,6 +21,7 @@ class Source(StrEnum):
     WORDNET = "wordnet"
     UNIGRAM = "unigram"
     BIGRAM = "bigram"
+    NGRAM = "ngram"
     TITLE = "title"
 
 
@@ -98,7 +99,7 @@ QUERIES = pa.schema(
         _field("query_id", pa.int32(), "dense from 0, in list order"),
         _field("query", pa.string(), "normalised string, unique"),
         _field("surface", pa.string(), "as its source spells it"),
-        _field("source", pa.string(), "custom, number, wordnet, unigram, bigram or title"),
+        _field("source", pa.string(), "custom, number, wordnet, unigram, bigram, ngram or title"),
         _field("also_in", pa.list_(pa.string()), "further sources that have it, sorted"),
         _field("count", pa.int64(), "occurrences in the text counted", nullable=True),
         _field("pmi", pa.float64(), "pointwise mutual information, bits", nullable=True),

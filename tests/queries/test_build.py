@@ -1,66 +1,88 @@
-"""From dumps and lists to the files on disk: complete, independent of order, or an error."""
+"""From dumps, counts, views and lists to the files on disk: complete, or an error."""
 
 from __future__ import annotations
 
 import bz2
+import gzip
 from pathlib import Path
 
-import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from msgspec.structs import replace
 
 from wit_builder import storage, tables
-from wit_builder.errors import QueryListError, UnitsFailedError
+from wit_builder.errors import QueryListError, StorageError, UnitsFailedError
 from wit_builder.queries import build
-from wit_builder.queries.build import BuildJob, CountJob
+from wit_builder.queries.build import BuildJob
+from wit_builder.queries.sources import Counted
 from wit_builder.recipe import QueriesSection, WikipediaSource, WordNetSource
 from wit_builder.units import Run
 
-PAGE = "<page><title>{0}</title><ns>0</ns><revision><text>{1}</text></revision></page>"
+PAGE = "<page><title>{0}</title><ns>0</ns>{2}<revision><text>{1}</text></revision></page>"
 PAGES = [
     ("Dog", "A '''dog''' barks. The [[hot dog]] is sold at New York."),
     ("Cat", "The cat sleeps in New York."),
     ("List of cats", "* Tom\n* Felix"),
     ("New York (city)", "{{infobox}}New York is a city."),
 ]
+REDIRECT = PAGE.format("Hound", "", '<redirect title="Dog" />')
+
+
+def dump_of(pages: list[tuple[str, str]], more: str = "") -> bytes:
+    """Return a dump of pages as a bz2 file."""
+    text = "".join(PAGE.format(*page, "") for page in pages)
+    return bz2.compress(f"<mediawiki>{text}{more}</mediawiki>".encode())
 
 
 @pytest.fixture
 def dumps(tmp_path: Path) -> list[str]:
-    """Four dumps of a page each."""
+    """Four dumps of a page each, and a redirect in the last."""
     for i, page in enumerate(PAGES):
-        text = f"<mediawiki>{PAGE.format(*page)}</mediawiki>"
-        (tmp_path / f"d{i}.xml.bz2").write_bytes(bz2.compress(text.encode()))
+        data = dump_of([page], REDIRECT if i == 3 else "")
+        (tmp_path / f"d{i}.xml.bz2").write_bytes(data)
     return [str(tmp_path / f"d{i}.xml.bz2") for i in range(len(PAGES))]
 
 
-def section(dumps: list[str]) -> QueriesSection:
+def section(dumps: list[str], **more: object) -> QueriesSection:
     """Return a recipe's section with floors for a few words."""
     wikipedia = WikipediaSource(
         dumps=dumps, unigram_min_count=2, bigram_min_count=2, bigram_budget=10
     )
-    return QueriesSection(numbers=2, wikipedia=wikipedia)
+    return QueriesSection(numbers=2, wikipedia=replace(wikipedia, **more))
 
 
-def built(settings: QueriesSection, root: Path) -> tuple[bytes, bytes]:
+def built(settings: QueriesSection, root: Path, run: Run | None = None) -> tuple[bytes, bytes]:
     """Build a list in a run; return the bytes of list and summary."""
-    run = Run(str(root))
-    counting = build.count_stage(settings, run.root)
-    run.do(build.build_stage(settings, run.root, counting, run.do(counting, "all")), "all")
+    build.build(settings, run or Run(str(root)))
     return (root / build.LIST).read_bytes(), (root / build.SUMMARY).read_bytes()
 
 
+def rows(root: Path) -> list[tuple[str, str]]:
+    """Return the queries of a run with their sources."""
+    table = storage.read_parquet(str(root / build.LIST))
+    assert table.schema.equals(tables.QUERIES)
+    return list(zip(table["query"].to_pylist(), table["source"].to_pylist(), strict=True))
+
+
+def column(root: Path, name: str) -> dict[str, object]:
+    """Return a column of a run's list by query, where it has a value."""
+    table = storage.read_parquet(str(root / build.LIST))
+    pairs = zip(table["query"].to_pylist(), table[name].to_pylist(), strict=True)
+    return {query: value for query, value in pairs if value is not None}
+
+
 def test_a_dump_named_twice_is_counted_once(dumps, tmp_path):
-    """Patterns that overlap do not double any count."""
-    counting = build.count_stage(section([*dumps, str(tmp_path / "d*.bz2")]), "ROOT")
-    assert [unit.job.dump for unit in counting.units] == dumps
+    """Patterns that overlap do not double any count; the index of a multistream dump is no dump."""
+    (tmp_path / "d-multistream-index.txt.bz2").write_bytes(bz2.compress(b"600:1:Dog"))
+    once = built(section(dumps), tmp_path / "once")
+    assert built(section([*dumps, str(tmp_path / "d*.bz2")]), tmp_path / "twice") == once
 
 
 def test_list_and_summary(dumps, tmp_path):
     """All sources are in the list, in order, and the summary counts them."""
-    _, summary = built(section(dumps), tmp_path / "run")
-    rows = storage.read_parquet(str(tmp_path / "run" / build.LIST))
-    assert rows.schema.equals(tables.QUERIES)
-    assert list(zip(rows["query"].to_pylist(), rows["source"].to_pylist(), strict=True)) == [
+    built(section(dumps), tmp_path / "run")
+    assert rows(tmp_path / "run") == [
         ("0", "number"),
         ("1", "number"),
         ("new", "unigram"),
@@ -72,9 +94,10 @@ def test_list_and_summary(dumps, tmp_path):
         ("new york", "bigram"),
         ("cat", "title"),
     ]
-    told = msgspec.json.decode(summary)
-    assert told["queries"] == 10
-    assert told["articles"] == 4
+    told = build.read_summary(str(tmp_path / "run"))
+    assert told.queries == 10
+    assert told.articles == 4
+    assert told.warnings == ["bigram adds 1 queries, fewer than its budget of 10"]
 
 
 def test_order_of_dumps_changes_nothing(dumps, tmp_path):
@@ -84,24 +107,127 @@ def test_order_of_dumps_changes_nothing(dumps, tmp_path):
     assert built(section([str(tmp_path / "d*.xml.bz2")]), tmp_path / "pattern") == forward
 
 
+@pytest.mark.parametrize("buckets", [1, 3, 16])
+def test_buckets_change_nothing(dumps, tmp_path, buckets):
+    """In how many parts counts are merged changes no byte."""
+    settings = replace(section(dumps), buckets=buckets)
+    assert built(settings, tmp_path / "parts") == built(section(dumps), tmp_path / "whole")
+
+
 def test_floors_count_nothing_again(dumps, tmp_path):
     """Another floor makes the list anew from the same counts."""
     root = tmp_path / "run"
     built(section(dumps), root)
-    counts = {path: path.stat().st_mtime_ns for path in root.glob("queries/counts/*")}
-    other = msgspec.structs.replace(section(dumps), numbers=5)
-    built(other, root)
-    assert counts == {path: path.stat().st_mtime_ns for path in root.glob("queries/counts/*")}
-    assert storage.read_parquet(str(root / build.LIST))["query"][4].as_py() == "4"
+    counts = {path: path.stat().st_mtime_ns for path in root.glob("queries/parts/*")}
+    assert counts
+    built(replace(section(dumps, unigram_min_count=1), numbers=5), root)
+    assert counts == {path: path.stat().st_mtime_ns for path in root.glob("queries/parts/*")}
+    assert ("4", "number") in rows(root)
+    assert ("barks", "unigram") in rows(root)
 
 
-def test_truncated_dump_publishes_nothing(dumps, tmp_path):
-    """A dump that is cut short ends in an error that names it, and no counts of it appear."""
+def test_longer_grams(dumps, tmp_path):
+    """Runs of three words and more are counted and ranked when asked for."""
+    settings = section(dumps, longest_gram=4, ngram_min_count=1, ngram_budget=3)
+    built(settings, tmp_path / "run")
+    found = [query for query, source in rows(tmp_path / "run") if source == "ngram"]
+    assert len(found) == 3
+    assert all(query.count(" ") in (2, 3) for query in found)
+    assert column(tmp_path / "run", "pmi")[found[0]] is not None
+
+
+def test_page_views_rank_titles(dumps, tmp_path):
+    """Titles come by page views of several files, those of redirects included, above a floor."""
+    hourly = (
+        "en Dog 5 0\nen.m Dog 2 0\nen Hound 10 0\nen Cat 8 0\nen List_of_cats 99 0\nfr Dog 77 0\n"
+    )
+    monthly = (
+        "en.wikipedia Cat 12 desktop 1 A1\nen.wikipedia New_York_(city) null mobile-web 30 B3\n"
+    )
+    (tmp_path / "pageviews-20260101-000000.gz").write_bytes(gzip.compress(hourly.encode()))
+    (tmp_path / "pageviews-202601-user.bz2").write_bytes(bz2.compress(monthly.encode()))
+    settings = section(
+        dumps, pageviews=[str(tmp_path / "pageviews-*")], unigram_min_count=9, bigram_min_count=9
+    )
+    built(settings, tmp_path / "run")
+    titles = [query for query, source in rows(tmp_path / "run") if source == "title"]
+    assert titles == ["new york", "dog", "cat"]
+    assert column(tmp_path / "run", "views") == {"new york": 30, "dog": 17, "cat": 9}
+    wikipedia = settings.wikipedia
+    assert wikipedia
+    for changed, expected in (
+        (replace(wikipedia, title_min_views=10), ["new york", "dog"]),
+        (replace(wikipedia, title_budget=1), ["new york"]),
+        (replace(wikipedia, views_of="desktop"), ["dog", "cat"]),
+    ):
+        built(replace(settings, wikipedia=changed), tmp_path / "run")
+        titles = [query for query, source in rows(tmp_path / "run") if source == "title"]
+        assert titles[: len(expected)] == expected, changed
+
+
+def test_ready_counts_and_title_lists(dumps, tmp_path):
+    """Counts made elsewhere add to those of the dumps, and listed titles to theirs."""
+    (tmp_path / "words.csv").write_text("gram,count\nDog,3\nnew york,4\nzebra,2\n!,1\na b c,9\n")
+    (tmp_path / "titles.txt").write_text("Zebra crossing\nOx (animal)\n")
+    settings = section(
+        dumps, counts=[str(tmp_path / "words.csv")], title_lists=[str(tmp_path / "titles.txt")]
+    )
+    built(settings, tmp_path / "run")
+    counts = column(tmp_path / "run", "count")
+    assert (counts["dog"], counts["new york"], counts["zebra"]) == (5, 7, 2)
+    assert {("zebra crossing", "title"), ("ox", "title")} <= set(rows(tmp_path / "run"))
+
+
+def test_a_table_for_a_dump(dumps, tmp_path):
+    """Articles in a parquet file, in several row groups, are counted as those of a dump."""
+    plain = [
+        ("Dog", "A dog barks. The hot dog is sold at New York."),
+        ("Cat", "The cat sleeps in New York."),
+        ("List of cats", "Tom\nFelix"),
+        ("New York (city)", "New York is a city."),
+    ]
+    columns = {"title": [t for t, _ in plain], "text": [t for _, t in plain], "id": [1, 2, 3, 4]}
+    place = str(tmp_path / "dump.parquet")
+    pq.write_table(pa.table(columns), place, row_group_size=2)
+    assert built(section([place]), tmp_path / "table") == built(section(dumps), tmp_path / "xml")
+
+
+@pytest.mark.parametrize(
+    ("flaw", "columns", "message"),
+    [
+        ("no-text", {"title": ["a"]}, r"no column text .*it has title"),
+        ("not-parquet", None, "not a readable parquet file"),
+    ],
+)
+def test_a_table_that_is_no_dump(tmp_path, flaw, columns, message):
+    """A parquet file of another kind is refused with its name."""
+    place = tmp_path / f"{flaw}.parquet"
+    if columns is None:
+        place.write_bytes(b"no parquet")
+    else:
+        pq.write_table(pa.table(columns), place)
+    with pytest.raises(QueryListError, match=message) as caught:
+        built(section([str(place)]), tmp_path / "run")
+    assert str(place) in str(caught.value)
+
+
+def test_strict_budgets(dumps, tmp_path):
+    """A source that falls short of its budget is an error when the recipe says so."""
+    strict = replace(section(dumps), strict_budgets=True)
+    with pytest.raises(UnitsFailedError, match=r"bigram adds 1 queries.*budget of 10"):
+        built(strict, tmp_path / "run")
+    assert not (tmp_path / "run" / build.LIST).exists()
+
+
+def test_truncated_dump_publishes_no_list(dumps, tmp_path):
+    """A dump that is cut short ends in an error that names it; the others are counted for later."""
     data = Path(dumps[0]).read_bytes()
     Path(dumps[0]).write_bytes(data[:-20])
-    with pytest.raises(QueryListError, match=r"cut short.*d0\.xml\.bz2"):
-        build.run_count(CountJob(dumps[0], str(tmp_path / "out" / "0")))
-    assert not (tmp_path / "out").exists()
+    with pytest.raises(UnitsFailedError, match=r"cut short.*d0\.xml\.bz2, byte \d+"):
+        built(section(dumps), tmp_path / "run")
+    assert not (tmp_path / "run" / build.LIST).exists()
+    Path(dumps[0]).write_bytes(data)
+    assert built(section(dumps), tmp_path / "run") == built(section(dumps), tmp_path / "whole")
 
 
 def test_missing_wordnet_is_told_in_its_own_words(tmp_path):
@@ -113,14 +239,14 @@ def test_missing_wordnet_is_told_in_its_own_words(tmp_path):
 
 def test_empty_list(tmp_path):
     """A recipe that yields no query is an error, and no list appears."""
-    job = BuildJob(QueriesSection(numbers=0), [], str(tmp_path / "out"))
+    job = BuildJob(QueriesSection(numbers=0), Counted(), 0, str(tmp_path / "out"))
     with pytest.raises(QueryListError, match="the query list is empty"):
         build.run_build(job)
     assert not (tmp_path / "out").exists()
 
 
-def test_first_lemmas_of_wordnet(data_dir, tmp_path):
-    """First lemmas of WordNet 3.0 make 86,405 queries after the numbers 0 to 99."""
-    settings = QueriesSection(wordnet=WordNetSource(path=str(data_dir / "wordnet")))
-    done = build.run_build(BuildJob(settings, [], str(tmp_path)))
-    assert done.counts == {"number": 100, "wordnet": 86_405}
+def test_a_summary_of_another_version(tmp_path):
+    """A summary that cannot be read is named."""
+    storage.publish_bytes(str(tmp_path / build.SUMMARY), b"{}")
+    with pytest.raises(StorageError, match=r"summary\.json.*build the list again"):
+        build.read_summary(str(tmp_path))

@@ -9,11 +9,13 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 from xml.sax.saxutils import escape
 
+import pyarrow as pa
 import pytest
 
 from wit_builder.errors import QueryListError
 from wit_builder.queries import wikipedia
-from wit_builder.queries.wikipedia import Article, Dump
+from wit_builder.queries.streams import Part
+from wit_builder.queries.wikipedia import Article, Dump, Redirect
 from wit_builder.queries.wikitext import MEDIA_AND_CATEGORY
 
 HEAD = """<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.10/" xml:lang="xx">
@@ -39,23 +41,33 @@ def written(folder: Path, body: str, name: str = "dump.xml") -> str:
         data = bz2.compress(data)
     elif name.endswith(".gz"):
         data = gzip.compress(data)
+    elif name.endswith(".zst"):
+        data = pa.Codec("zstd").compress(data, asbytes=True)
     (folder / name).write_bytes(data)
     return str(folder / name)
 
 
-@pytest.mark.parametrize("name", ["dump.xml", "dump.xml.bz2", "dump.xml.gz"])
-def test_articles(tmp_path, name):
-    """Articles come as they are, from every kind of file; other namespaces and redirects do not."""
+KINDS = ["dump.xml", "dump.xml.bz2", "dump.xml.gz", "dump.xml.zst"]
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_articles_and_redirects(tmp_path, name):
+    """Articles and redirects come as they are, from every kind of file; other pages do not."""
     body = page("Cats & dogs", "a <b> [[c]]\n&amp;") + page("Talk:Cat", "hm", ns=1)
-    body += page("Kitty", "#redirect [[Cat]]") + page("Cat2", "x", extra='<redirect title="Cat" />')
-    dump = Dump(written(tmp_path, body, name))
-    assert list(dump) == [Article("Cats & dogs", "a <b> [[c]]\n&amp;")]
+    body += page("Kitty", "#redirect [[Cat#Young|x]]")
+    body += page("Cat2", "x", extra='<redirect title="Cat" />')
+    dump = Dump(Part(written(tmp_path, body, name)))
+    assert list(dump) == [
+        Article("Cats & dogs", "a <b> [[c]]\n&amp;"),
+        Redirect("Kitty", "Cat"),
+        Redirect("Cat2", "Cat"),
+    ]
     assert dump.pages == 4
 
 
 def test_hidden_links(tmp_path):
     """Link prefixes of files and categories are known in the dump's own language."""
-    dump = Dump(written(tmp_path, page("a", "b")))
+    dump = Dump(Part(written(tmp_path, page("a", "b"))))
     list(dump)
     assert dump.hidden_links == MEDIA_AND_CATEGORY | {"bild", "kategorie"}
 
@@ -64,20 +76,20 @@ def test_multistream(tmp_path):
     """A file of several bz2 streams, as multistream dumps are, is read to its end."""
     streams = [HEAD, page("a", "x"), page("b", "y"), TAIL]
     (tmp_path / "m.xml.bz2").write_bytes(b"".join(bz2.compress(s.encode()) for s in streams))
-    assert [a.title for a in Dump(str(tmp_path / "m.xml.bz2"))] == ["a", "b"]
+    assert [a.title for a in Dump(Part(str(tmp_path / "m.xml.bz2")))] == ["a", "b"]
 
 
-@pytest.mark.parametrize("name", ["dump.xml.bz2", "dump.xml.gz"])
+@pytest.mark.parametrize("name", KINDS[1:])
 def test_cut_short(tmp_path, name):
     """A compressed file that ends too early is named with the byte where it ends."""
     place = Path(written(tmp_path, page("a", "x" * 9000), name))
     data = place.read_bytes()
     place.write_bytes(data[: len(data) * 2 // 3])
     with pytest.raises(QueryListError, match=rf"cut short.*{name}, byte {len(data) * 2 // 3}\]"):
-        list(Dump(str(place)))
+        list(Dump(Part(str(place))))
 
 
-@pytest.mark.parametrize("name", ["dump.xml.bz2", "dump.xml.gz"])
+@pytest.mark.parametrize("name", KINDS[1:])
 def test_damaged(tmp_path, name):
     """A compressed file with flipped bytes is named."""
     place = Path(written(tmp_path, "".join(page(str(i), "x" * i) for i in range(500)), name))
@@ -85,7 +97,7 @@ def test_damaged(tmp_path, name):
     data[len(data) // 2 : len(data) // 2 + 8] = b"\xff" * 8
     place.write_bytes(data)
     with pytest.raises(QueryListError, match=name):
-        list(Dump(str(place)))
+        list(Dump(Part(str(place))))
 
 
 @pytest.mark.parametrize(
@@ -109,27 +121,20 @@ def test_malformed(tmp_path, flaw, content, message):
     place = tmp_path / f"{flaw}.xml"
     place.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(QueryListError, match=message) as caught:
-        list(Dump(str(place)))
+        list(Dump(Part(str(place))))
     assert str(place) in str(caught.value)
 
 
 def test_missing(tmp_path):
     """A missing dump is named with the recipe key to correct."""
     with pytest.raises(QueryListError, match=r"no such file.*queries\.wikipedia\.dumps"):
-        list(Dump(str(tmp_path / "none.xml.bz2")))
-
-
-def test_unknown_kind(tmp_path):
-    """A file of another kind is refused before it is read as XML."""
-    (tmp_path / "dump.7z").write_bytes(b"7z")
-    with pytest.raises(QueryListError, match=r"unknown kind.*\.xml\.bz2"):
-        list(Dump(str(tmp_path / "dump.7z")))
+        list(Dump(Part(str(tmp_path / "none.xml.bz2"))))
 
 
 def test_oversized_page(tmp_path, monkeypatch):
     """A page beyond the limit is skipped and counted; the others come."""
     monkeypatch.setattr(wikipedia, "MAX_PAGE_CHARS", 100)
-    dump = Dump(written(tmp_path, page("big", "x" * 200) + page("small", "y")))
+    dump = Dump(Part(written(tmp_path, page("big", "x" * 200) + page("small", "y"))))
     assert [a.title for a in dump] == ["small"]
     assert dump.oversized == 1
 
@@ -140,7 +145,7 @@ def test_memory_is_flat(tmp_path):
     def peak(pages: int) -> int:
         place = written(tmp_path, page("a", "dog " * 2500) * pages, "dump.xml.gz")
         tracemalloc.start()
-        assert sum(1 for _ in Dump(place)) == pages
+        assert sum(1 for _ in Dump(Part(place))) == pages
         most = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return most
@@ -160,4 +165,17 @@ def test_real_excerpt(data_dir):
         if p.findtext(f"{space}ns") == "0" and p.find(f"{space}redirect") is None
     ]
     assert len(expected) == 106
-    assert [tuple(article) for article in Dump(str(place))] == expected
+    found = list(Dump(Part(str(place))))
+    assert [tuple(page) for page in found if isinstance(page, Article)] == expected
+    redirects = [page for page in found if isinstance(page, Redirect)]
+    assert len(redirects) == 99
+    assert Redirect("AccessibleComputing", "Computer accessibility") in redirects
+
+
+def test_bulgarian_excerpt(data_dir):
+    """A dump in another language, in UTF-16, is read with its own names for files."""
+    dump = Dump(Part(str(data_dir / "bgwiki-excerpt.xml.bz2")))
+    [article] = dump
+    assert article.title.startswith("\u0413\u0440\u0438\u0433")  # the Gregorian calendar
+    assert "\u0444\u0430\u0439\u043b" in dump.hidden_links
+    assert dump.pages == 3

@@ -16,17 +16,37 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from wit_builder import tables
+from wit_builder.errors import QueryListError
+from wit_builder.queries.scripts import Refusals, Refused
+from wit_builder.queries.sources import Offer
 from wit_builder.tables import Source
 from wit_builder.text import normalise_column
 
-SCRIPTS_WITHOUT_SPACES = ("Han", "Hiragana", "Katakana", "Thai", "Lao", "Khmer", "Myanmar")
-"""Refused for now: a text in these has no token borders, so a query would never match."""
-
 MAX_EXAMPLES = 200
+_SAMPLE = 8
+
+
+class Cut(msgspec.Struct, frozen=True):
+    """Where a source's rows end in the list.
+
+    Attributes:
+        by: the column that ranks them: count, pmi (bits) or views.
+        least: its value in the last row taken.
+        taken: the last queries taken.
+        left: the first ones left out.
+    """
+
+    by: str
+    least: float
+    taken: list[str]
+    left: list[str]
 
 
 class SourceSummary(msgspec.Struct, frozen=True):
-    """What became of a source's rows: ``offered`` is the sum of the other counts."""
+    """What became of a source's rows: ``offered`` is the sum of the other counts.
+
+    ``over_budget`` are those beyond its budget, or beyond the size of the list.
+    """
 
     source: str
     offered: int
@@ -36,6 +56,8 @@ class SourceSummary(msgspec.Struct, frozen=True):
     over_budget: int
     empty: int
     refused: int
+    budget: int | None = None
+    cut: Cut | None = None
 
 
 class Merged(msgspec.Struct, frozen=True):
@@ -43,14 +65,6 @@ class Merged(msgspec.Struct, frozen=True):
 
     query: str
     surfaces: list[str]
-
-
-class Refused(msgspec.Struct, frozen=True):
-    """Rows refused because of their script, with the first of them."""
-
-    script: str
-    rows: int
-    example: str
 
 
 class Summary(msgspec.Struct, frozen=True):
@@ -83,74 +97,113 @@ _ROWS = pa.schema(
         ("source", pa.int8()),
         ("count", pa.int64()),
         ("pmi", pa.float64()),
+        ("views", pa.int64()),
     ]
 )
 
 
 def assemble(
-    offers: Iterable[tuple[Source, pa.Table]],
-    budgets: dict[Source, int],
+    offers: Iterable[Offer],
+    refusals: Refusals,
     *,
+    size: int = 500_000,
     tokens: int = 0,
     articles: int = 0,
 ) -> QueryList:
     """Return the list that the offers make.
 
     Args:
-        offers: a table of ``sources.OFFER`` per source, in order of precedence, best rows first.
-        budgets: of a source, how many queries it may add that no earlier one has.
+        offers: in order of precedence; each is asked for when those before it are in the list.
+        refusals: where rows in scripts that are refused are counted.
+        size: queries at most.
         tokens: how many were counted, for the summary.
         articles: how many were read, for the summary.
     """
     rows = _ROWS.empty_table()
     summaries: list[SourceSummary] = []
-    refused: list[pa.Table] = []
-    for source, offer in offers:
-        sifted, counts, foreign = _sift(source, offer)
-        refused.append(foreign)
-        taken = _within_budget(sifted, rows["query"], budgets.get(source))
+    seen = refusals.rows
+    for offer in offers:
+        sifted = _sifted(offer)
+        usable = refusals.sift(sifted, "query")
+        refused, seen = refusals.rows - seen, refusals.rows
+        room = size - sum(s.kept for s in summaries)
+        taken = _within(usable, rows["query"], _least(offer.budget, room))
         new, repeated = _news(taken, rows["query"])
-        counts |= {"over_budget": sifted.num_rows - taken.num_rows, "repeated": repeated}
-        counts |= {"kept": new, "in_earlier_source": taken.num_rows - new - repeated}
-        summaries.append(SourceSummary(source=str(source), offered=offer.num_rows, **counts))
+        offered = offer.rows.num_rows if offer.offered is None else offer.offered + refused
+        empty = offer.rows.num_rows - sifted.num_rows
+        summary = SourceSummary(
+            source=str(offer.source),
+            offered=offered,
+            kept=new,
+            in_earlier_source=taken.num_rows - new - repeated,
+            repeated=repeated,
+            over_budget=offered - refused - empty - taken.num_rows,
+            empty=empty,
+            refused=refused,
+            budget=offer.budget,
+            cut=_cut(offer.ranked_by, usable, taken.num_rows),
+        )
+        summaries.append(summary)
         rows = pa.concat_tables([rows, taken])
     merged, examples = _merged(rows)
     queries = _list(rows)
-    summary = Summary(
+    summary_of_all = Summary(
         queries=queries.num_rows,
         tokens=tokens,
         articles=articles,
         sources=summaries,
         merged=merged,
         merged_examples=examples,
-        refused=_refusals(refused),
-        warnings=_warnings(summaries, budgets),
+        refused=refusals.by_script(),
+        warnings=_warnings(summaries),
     )
-    return QueryList(queries, summary)
+    return QueryList(queries, summary_of_all)
 
 
-def _sift(source: Source, offer: pa.Table) -> tuple[pa.Table, dict[str, int], pa.Table]:
-    """Return an offer's usable rows, counts of the others, and the rows of refused scripts."""
-    query = normalise_column(offer["surface"])
-    kind = pa.array(np.full(len(query), list(Source).index(source), np.int8))
-    rows = pa.table([query, offer["surface"], kind, offer["count"], offer["pmi"]], schema=_ROWS)
-    named = rows.filter(pc.not_equal(rows["query"], ""))
-    foreign = pc.match_substring_regex(named["query"], f"[{_script_classes()}]")
-    refused = named.filter(foreign)
-    counts = {"empty": rows.num_rows - named.num_rows, "refused": refused.num_rows}
-    return named.filter(pc.invert(foreign)), counts, refused
+def check_budgets(summary: Summary) -> None:
+    """Refuse a list in which a source falls short of its budget.
+
+    Raises:
+        QueryListError: one does; says by how much.
+    """
+    if short := _short(summary.sources):
+        raise QueryListError(
+            "; ".join(short),
+            where="queries.strict_budgets",
+            fix="lower the budget or its source's floor, or give the source more to count",
+        )
 
 
-def _script_classes() -> str:
-    return "".join(rf"\p{{{script}}}" for script in SCRIPTS_WITHOUT_SPACES)
+def _least(budget: int | None, room: int) -> int:
+    return room if budget is None else min(budget, room)
 
 
-def _within_budget(rows: pa.Table, earlier: pa.ChunkedArray, budget: int | None) -> pa.Table:
+def _sifted(offer: Offer) -> pa.Table:
+    """Return an offer's rows as ``_ROWS``, without those that normalise to nothing."""
+    offered = offer.rows
+    query = normalise_column(offered["surface"])
+    kind = pa.array(np.full(len(query), list(Source).index(offer.source), np.int8))
+    columns = [query, offered["surface"], kind, *(offered[c] for c in ("count", "pmi", "views"))]
+    rows = pa.table(columns, schema=_ROWS)
+    return rows.filter(pc.not_equal(rows["query"], ""))
+
+
+def _within(rows: pa.Table, earlier: pa.ChunkedArray, budget: int) -> pa.Table:
     """Return the rows down to the one that spends the budget on new queries."""
-    if budget is None:
-        return rows
     spent = np.cumsum(_first_of_kind(rows["query"]) & _not_in(rows["query"], earlier))
     return rows.slice(0, int(np.searchsorted(spent, budget)) + 1 if budget else 0)
+
+
+def _cut(by: str | None, rows: pa.Table, taken: int) -> Cut | None:
+    if by is None or not taken:
+        return None
+    queries = rows["query"]
+    return Cut(
+        by=by,
+        least=float(rows[by][taken - 1].as_py()),
+        taken=queries.slice(max(0, taken - _SAMPLE), min(taken, _SAMPLE)).to_pylist(),
+        left=queries.slice(taken, _SAMPLE).to_pylist(),
+    )
 
 
 def _news(rows: pa.Table, earlier: pa.ChunkedArray) -> tuple[int, int]:
@@ -193,7 +246,7 @@ def _list(rows: pa.Table) -> pa.Table:
             "also_in": _SOURCE_SETS.take(pa.array(also)),
             "count": _scatter(rows, "count", codes, len(queries)),
             "pmi": _scatter(rows, "pmi", codes, len(queries)),
-            "views": pa.nulls(len(queries), pa.int64()),
+            "views": _scatter(rows, "views", codes, len(queries)),
         },
         schema=tables.QUERIES,
     )
@@ -210,15 +263,15 @@ _SOURCE_SETS = pa.array(
 
 
 def _scatter(rows: pa.Table, name: str, codes: npt.NDArray[np.int32], size: int) -> pa.Array:
-    """Return a column per query: from the row that has a value, even if it is not the one kept.
+    """Return a column per query: of the first row that has a value, even if it is not the one kept.
 
-    Only the unigram and bigram sources have counts, and no string is both.
+    Counts and views are of one source each, and PMI of one for each number of words.
     """
-    known = rows[name].is_valid().to_numpy()
+    known = np.flatnonzero(rows[name].is_valid().to_numpy())[::-1]
     at = codes[known]
     value = np.zeros(size, rows.schema.field(name).type.to_pandas_dtype())
     missing = np.ones(size, np.bool_)
-    value[at] = rows[name].drop_null().to_numpy()
+    value[at] = rows[name].drop_null().to_numpy()[::-1]
     missing[at] = False
     return pa.array(value, mask=missing)
 
@@ -245,23 +298,19 @@ def _spelling(surfaces: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.replace_substring(pc.utf8_lower(surfaces), "-", " ")
 
 
-def _refusals(refused: list[pa.Table]) -> list[Refused]:
-    if not refused:
-        return []
-    rows = pa.concat_tables(refused)
-    out = []
-    for script in SCRIPTS_WITHOUT_SPACES:
-        has = rows.filter(pc.match_substring_regex(rows["query"], rf"\p{{{script}}}"))
-        if has.num_rows:
-            out.append(Refused(script, has.num_rows, has["surface"][0].as_py()))
-    return out
-
-
-def _warnings(summaries: list[SourceSummary], budgets: dict[Source, int]) -> list[str]:
+def _warnings(summaries: list[SourceSummary]) -> list[str]:
     nothing = [f"{s.source} offers nothing" for s in summaries if not s.offered]
-    short = [
-        f"{s.source} adds {s.kept:,} queries, fewer than its budget of {budget:,}"
+    unranked = [
+        f"{s.source} is ranked by nothing, and {s.over_budget:,} rows had no room"
         for s in summaries
-        if s.offered and (budget := budgets.get(Source(s.source), 0)) > s.kept
+        if s.over_budget and s.cut is None
     ]
-    return nothing + short
+    return nothing + _short([s for s in summaries if s.offered]) + unranked
+
+
+def _short(summaries: list[SourceSummary]) -> list[str]:
+    return [
+        f"{s.source} adds {s.kept:,} queries, fewer than its budget of {s.budget:,}"
+        for s in summaries
+        if s.budget is not None and s.kept < s.budget
+    ]

@@ -1,43 +1,40 @@
-"""``wit queries build``: one unit counts a dump, another makes the list of all that was counted.
+"""``wit queries build``: count in parts, merge in buckets, rank titles by views, and make the list.
 
-What is counted does not depend on the recipe's floors and budgets, so changing these makes the list
-anew and counts nothing again.
+Stages, each of units that any number of workers share: ``queries-count`` (parts of dumps, and ready
+counts), ``queries-views`` (page view files and title lists), ``queries-merge`` (counts, by gram),
+``queries-resolve`` and ``queries-titles`` (views, by title), ``queries`` (the list).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import msgspec
-import pyarrow as pa
 
 from wit_builder import storage
-from wit_builder.errors import QueryListError
-from wit_builder.queries import bigrams, sources, wikipedia, wikitext, wordnet
-from wit_builder.queries.assemble import QueryList, assemble
-from wit_builder.recipe import QueriesSection
+from wit_builder.errors import QueryListError, StorageError
+from wit_builder.queries import count, merge, pageviews, sources, streams, titles, wordnet
+from wit_builder.queries.assemble import QueryList, Summary, assemble, check_budgets
+from wit_builder.queries.count import CountJob
+from wit_builder.queries.scripts import Refusals
+from wit_builder.queries.sources import Counted
+from wit_builder.recipe import QueriesSection, WikipediaSource, digest
 from wit_builder.storage import Published
-from wit_builder.tables import Source
-from wit_builder.units import Done, Marker, Run, Stage, Unit
+from wit_builder.units import Done, Marker, Run, Stage, Unit, total
 
 LIST = "queries/queries.parquet"
 SUMMARY = "queries/summary.json"
+COUNTS = "queries/counts"
+"""Folder of merged counts: a table per bucket (``grams.GRAMS``)."""
+TITLES = "queries/titles"
+"""Folder of ranked titles: a table per bucket (``titles.TITLES``)."""
 
 _GENERATION = "all"
 """Where the markers are: one list serves every generation of a run."""
 
-
-class CountJob(msgspec.Struct, frozen=True):
-    """Count one dump file.
-
-    Attributes:
-        dump: place of the file.
-        out: how the names of what is published begin: ``OUT.grams.parquet`` (partial counts,
-            ``bigrams.GRAMS``) and ``OUT.titles.parquet`` (titles of its articles, sorted).
-    """
-
-    dump: str
-    out: str
+_BUCKET_BYTES = 64 << 20
+_MOST_BUCKETS = 1024
 
 
 class BuildJob(msgspec.Struct, frozen=True):
@@ -45,90 +42,15 @@ class BuildJob(msgspec.Struct, frozen=True):
 
     Attributes:
         section: the recipe's ``[queries]``.
-        partials: ``out`` of every ``CountJob``, in any order.
+        counted: where the counts are.
+        articles: how many were read.
         out: folder for ``queries.parquet`` and ``summary.json``.
     """
 
     section: QueriesSection
-    partials: list[str]
+    counted: Counted
+    articles: int
     out: str
-
-
-def run_count(job: CountJob) -> Done:
-    """Publish the partial counts and titles of one dump.
-
-    Raises:
-        QueryListError: the dump is missing, cut short, damaged, or no dump.
-    """
-    dump = wikipedia.Dump(job.dump)
-    titles: list[str] = []
-    grams = bigrams.count(_texts(dump, titles))
-    counts = {"pages": dump.pages, "articles": len(titles), "oversized": dump.oversized}
-    named = pa.table([pa.array(sorted(titles), pa.string())], schema=sources.TITLES)
-    outputs = [
-        storage.write_parquet(_grams_of(job.out), grams),
-        storage.write_parquet(_titles_of(job.out), named),
-    ]
-    return Done(outputs, {**counts, "tokens": bigrams.tokens(grams)})
-
-
-def _texts(dump: wikipedia.Dump, titles: list[str]) -> Iterator[str]:
-    # A Python loop over articles: the excerpt's 106 (6 MB of XML) in about a second.
-    for article in dump:
-        titles.append(article.title)
-        yield wikitext.plain(article.wikitext, dump.hidden_links)
-
-
-def run_build(job: BuildJob) -> Done:
-    """Publish the query list and its summary.
-
-    Raises:
-        QueryListError: a source cannot be used, or the list would be empty.
-    """
-    made = make_list(job.section, job.partials)
-    if not made.queries.num_rows:
-        raise QueryListError(
-            "the query list is empty",
-            where="[queries] of the recipe",
-            fix="name a source there (custom, numbers, wordnet, wikipedia), or lower its floors",
-        )
-    outputs = [
-        storage.write_parquet(storage.join(job.out, "queries.parquet"), made.queries),
-        _publish_summary(storage.join(job.out, "summary.json"), made),
-    ]
-    return Done(outputs, {s.source: s.kept for s in made.summary.sources})
-
-
-def make_list(section: QueriesSection, partials: Sequence[str]) -> QueryList:
-    """Return the list and its summary; the order of the partial counts changes nothing.
-
-    Raises:
-        QueryListError: a source cannot be used.
-    """
-    grams = bigrams.merge([storage.read_parquet(_grams_of(partial)) for partial in partials])
-    titles = pa.concat_tables(
-        [sources.TITLES.empty_table(), *(storage.read_parquet(_titles_of(p)) for p in partials)]
-    )
-    budgets = {Source.BIGRAM: section.wikipedia.bigram_budget} if section.wikipedia else {}
-    return assemble(
-        sources.offers(section, grams, titles),
-        budgets,
-        tokens=bigrams.tokens(grams),
-        articles=titles.num_rows,
-    )
-
-
-def _publish_summary(url: str, made: QueryList) -> Published:
-    text = msgspec.json.format(msgspec.json.encode(made.summary), indent=2)
-    return storage.publish_bytes(url, text + b"\n")
-
-
-def _grams_of(out: str) -> str:
-    return f"{out}.grams.parquet"
-
-
-def _titles_of(out: str) -> str:
-    return f"{out}.titles.parquet"
 
 
 def build(section: QueriesSection, run: Run) -> Marker:
@@ -136,44 +58,211 @@ def build(section: QueriesSection, run: Run) -> Marker:
 
     Raises:
         StorageError: a pattern matches nothing.
+        QueryListError: a dump is of an unknown kind, or not there.
         UnitsFailedError: a source cannot be used, or the list would be empty.
     """
-    counting = count_stage(section, run.root)
-    counted = run.do(counting, _GENERATION)
-    return run.do(build_stage(section, run.root, counting, counted), _GENERATION)[0]
+    return _Building(section, run).made()
 
 
-def count_stage(section: QueriesSection, root: str) -> Stage:
-    """Return the stage that counts the recipe's dumps, a unit each; a pattern may name several.
+class _Building:
+    """The stages of one list; each method runs one, and hands on what it made."""
 
-    A dump that several patterns name is counted once.
+    def __init__(self, section: QueriesSection, run: Run) -> None:
+        self._section, self._run = section, run
+        self._wikipedia = section.wikipedia or WikipediaSource(titles=False)
+        self._identities: dict[str, str] = {}
+        self._dumps = [p for p in _places(self._wikipedia.dumps) if not streams.is_index(p)]
+        self._ready = _places(self._wikipedia.counts)
+        self._title_lists = _places(self._wikipedia.title_lists)
+        self._pageviews = _places(self._wikipedia.pageviews)
+        # in a byte, a page view file has some four times as many distinct texts as the others
+        places = [*self._dumps, *self._ready, *self._title_lists, *4 * self._pageviews]
+        size = sum(storage.size_of(place) for place in places if storage.exists(place))
+        self._buckets = section.buckets or enough_buckets(size)
+
+    def made(self) -> Marker:
+        """Make the list of all that was counted."""
+        counting = self._count()
+        merged = self._merge(counting)
+        ranked = self._rank_titles(counting)
+        counted = Counted(
+            grams=self._urls(merged, ".parquet"),
+            titles=self._urls(ranked, ".parquet"),
+            tokens=total(merged).get("tokens", 0),
+        )
+        job = BuildJob(self._section, counted, total(counting).get("articles", 0), self._at())
+        files = list(self._section.custom)
+        if self._section.wordnet:
+            folder = self._section.wordnet.path
+            files += [storage.join(folder, file) for file in wordnet.FILES]
+        inputs = [*map(self._identity, files), *(m.identity for m in [*merged, *ranked])]
+        return self._do("queries", run_build, [Unit("list", inputs, job)], self._section)[0]
+
+    def _count(self) -> list[Marker]:
+        """Count the dumps, part by part, and take ready counts."""
+        longest = self._wikipedia.longest_gram
+        units: list[Unit] = []
+        for place, part in self._parts():
+            name = f"{len(units):05d}"
+            job = CountJob(part, longest, self._buckets, self._at("parts", name))
+            units.append(Unit(name, [self._identity(place), digest(part)], job))
+        settings = [longest, self._buckets]
+        return self._do("queries-count", count.run_count, units, settings)
+
+    def _parts(self) -> Iterator[tuple[str, streams.Part | count.Rows | str]]:
+        for place in self._dumps:
+            tabular = place.endswith(".parquet")
+            for part in count.table_parts(place) if tabular else streams.parts(place):
+                yield place, part
+        for place in self._ready:
+            yield place, place
+
+    def _merge(self, counting: Sequence[Marker]) -> list[Marker]:
+        """Sum up the partial counts, a bucket at a time."""
+        sources_, inputs = self._urls(counting, ".arrow", ".grams-"), _together(counting)
+        units = []
+        for bucket in range(self._buckets if sources_ else 0):
+            name = f"{bucket:05d}"
+            job = merge.MergeJob(sources_, bucket, self._at("counts", f"{name}.parquet"))
+            units.append(Unit(name, inputs, job))
+        return self._do("queries-merge", merge.run_merge, units)
+
+    def _rank_titles(self, counting: Sequence[Marker]) -> list[Marker]:
+        """Sum up the page views of articles, those of redirects to them included."""
+        wanted = self._wikipedia.titles
+        listed = self._read_lists() if wanted else []
+        viewed = self._read_views() if wanted else []
+        pages = self._urls([*counting, *listed], ".pages.arrow") if wanted else []
+        views = self._urls([*viewed, *listed], ".views.arrow")
+        buckets = range(self._buckets if pages or views else 0)
+        inputs = _together([*counting, *listed, *viewed])
+        units = []
+        for bucket in buckets:
+            name = f"{bucket:05d}"
+            out = self._at("resolved", f"{name}.arrow")
+            resolve = titles.ResolveJob(pages, views, bucket, self._buckets, out)
+            units.append(Unit(name, inputs, resolve))
+        resolved = self._do("queries-resolve", titles.run_resolve, units, self._buckets)
+        units = []
+        for bucket in buckets:
+            name = f"{bucket:05d}"
+            out = self._at("titles", f"{name}.parquet")
+            job = titles.TitlesJob(self._urls(resolved, ".arrow"), bucket, bool(views), out)
+            units.append(Unit(name, _together(resolved), job))
+        return self._do("queries-titles", titles.run_titles, units)
+
+    def _read_lists(self) -> list[Marker]:
+        units = []
+        for number, place in enumerate(self._title_lists):
+            name = f"{number:05d}"
+            job = titles.TitleListJob(place, self._buckets, self._at("lists", name))
+            units.append(Unit(name, [self._identity(place)], job))
+        return self._do("queries-lists", titles.run_title_list, units, self._buckets)
+
+    def _read_views(self) -> list[Marker]:
+        language, access = self._section.language, self._wikipedia.views_of
+        units = []
+        for number, place in enumerate(self._pageviews):
+            name = f"{number:05d}"
+            out = self._at("views", f"{name}.views.arrow")
+            job = pageviews.ViewsJob(place, language, access, self._buckets, out)
+            units.append(Unit(name, [self._identity(place)], job))
+        settings = [language, access, self._buckets]
+        return self._do("queries-views", pageviews.run_views, units, settings)
+
+    def _identity(self, place: str) -> str:
+        """Return a source's identity; a missing one is the unit's to report, in its own words."""
+        if place not in self._identities:
+            known = storage.identity(place) if storage.exists(place) else "missing"
+            self._identities[place] = known
+        return self._identities[place]
+
+    def _do(
+        self, name: str, function: Callable[[Any], Done], units: list[Unit], settings: Any = None
+    ) -> list[Marker]:
+        if not units:  # not a word about sources that the recipe has not, but nothing left of them
+            self._run.retire(name, _GENERATION)
+            return []
+        return self._run.do(Stage(name, function, units, settings), _GENERATION)
+
+    def _at(self, *parts: str) -> str:
+        return storage.join(self._run.root, "queries", *parts)
+
+    def _urls(self, markers: Sequence[Marker], suffix: str, part: str = "") -> list[str]:
+        outputs = (o.url for m in markers for o in m.outputs)
+        found = (url for url in outputs if url.endswith(suffix) and part in url)
+        return [storage.join(self._run.root, url) for url in found]
+
+
+def enough_buckets(size_bytes: int) -> int:
+    """Return in how many buckets the counts of so many bytes of (packed) input are merged."""
+    return min(_MOST_BUCKETS, max(1, -(-size_bytes // _BUCKET_BYTES)))
+
+
+def _places(patterns: Sequence[str]) -> list[str]:
+    """Return the files that patterns name, each once."""
+    return list(dict.fromkeys(place for pattern in patterns for place in storage.glob(pattern)))
+
+
+def _together(markers: Sequence[Marker]) -> list[str]:
+    """Return one identity for all of them: what a unit names that reads from every one."""
+    return [digest([marker.identity for marker in markers])]
+
+
+def run_build(job: BuildJob) -> Done:
+    """Publish the query list and its summary.
 
     Raises:
-        StorageError: a pattern matches nothing.
+        QueryListError: a source cannot be used, the list would be empty, or (with strict budgets) a
+            source falls short of its budget.
     """
-    patterns = section.wikipedia.dumps if section.wikipedia else []
-    dumps = dict.fromkeys(dump for pattern in patterns for dump in storage.glob(pattern))
-    units = []
-    for index, dump in enumerate(dumps):
-        name = f"{index:05d}"
-        job = CountJob(dump, storage.join(root, "queries", "counts", name))
-        units.append(Unit(name, [_identity(dump)], job))
-    return Stage("queries-count", run_count, units)
+    made = make_list(job.section, job.counted, job.articles)
+    if not made.queries.num_rows:
+        raise QueryListError(
+            "the query list is empty",
+            where="[queries] of the recipe",
+            fix="name a source there (custom, numbers, wordnet, wikipedia), or lower its floors",
+        )
+    if job.section.strict_budgets:
+        check_budgets(made.summary)
+    outputs = [
+        storage.write_parquet(storage.join(job.out, "queries.parquet"), made.queries),
+        _publish_summary(storage.join(job.out, "summary.json"), made),
+    ]
+    return Done(outputs, {s.source: s.kept for s in made.summary.sources})
 
 
-def build_stage(
-    section: QueriesSection, root: str, counting: Stage, counted: Sequence[Marker]
-) -> Stage:
-    """Return the stage, of one unit, that makes the list of what ``counting`` counted."""
-    files = list(section.custom)
-    if section.wordnet:
-        files += [storage.join(section.wordnet.path, file) for file in wordnet.FILES]
-    inputs = [*map(_identity, files), *(marker.identity for marker in counted)]
-    partials = [unit.job.out for unit in counting.units]
-    job = BuildJob(section, partials, storage.join(root, "queries"))
-    return Stage("queries", run_build, [Unit("list", inputs, job)], settings=section)
+def make_list(section: QueriesSection, counted: Counted, articles: int = 0) -> QueryList:
+    """Return the list and its summary.
+
+    Raises:
+        QueryListError: a source cannot be used.
+        StorageError: a table of counts cannot be read.
+    """
+    refusals = Refusals()
+    return assemble(
+        sources.offers(section, counted, refusals),
+        refusals,
+        size=section.size,
+        tokens=counted.tokens,
+        articles=articles,
+    )
 
 
-def _identity(place: str) -> str:
-    """Return a source's identity; a missing one is the unit's to report, in its own words."""
-    return storage.identity(place) if storage.exists(place) else "missing"
+def read_summary(root: str) -> Summary:
+    """Return the summary of a run's list.
+
+    Raises:
+        StorageError: there is none, or it is of another version.
+    """
+    place = storage.join(root, SUMMARY)
+    try:
+        return msgspec.json.decode(storage.read_bytes(place), type=Summary)
+    except msgspec.DecodeError as error:
+        fix = "build the list again"
+        raise StorageError("not a summary of a query list", where=place, fix=fix) from error
+
+
+def _publish_summary(url: str, made: QueryList) -> Published:
+    text = msgspec.json.format(msgspec.json.encode(made.summary), indent=2)
+    return storage.publish_bytes(url, text + b"\n")

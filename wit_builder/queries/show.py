@@ -1,4 +1,4 @@
-"""A query list for people: counts by source, samples, and what is known of one query.
+"""A query list for people: its sources, their cuts and overlaps, and why a query is in or out.
 
 ``python -m wit_builder.queries.show LIST`` prints a sample spread over the whole list as CSV; that
 is how ``queries/sample.csv`` is made.
@@ -7,6 +7,7 @@ is how ``queries/sample.csv`` is made.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 
 import msgspec
 import numpy as np
@@ -15,72 +16,95 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from wit_builder import storage
+from wit_builder.queries.assemble import SourceSummary, Summary
 from wit_builder.tables import Source
-from wit_builder.text import normalise
+
+_EXAMPLES = 5
 
 
 class SourceRow(msgspec.Struct, frozen=True):
     """One source's part of a list.
 
     Attributes:
-        source: its name.
-        queries: how many it brought.
-        also_elsewhere: how many of them a later source has, too.
+        summary: what became of its rows.
+        also_in: how many of its queries each later source has, too.
         first: the first few, which its ranking puts highest.
-        last: the last few, at the cut.
+        last: the last few: those at its cut, where it has one.
     """
 
-    source: str
-    queries: int
-    also_elsewhere: int
+    summary: SourceSummary
+    also_in: dict[str, int]
     first: list[str]
     last: list[str]
 
 
-class Explanation(msgspec.Struct, frozen=True):
-    """What a list says of a text; ``row`` has its columns, or is None if it is not in the list."""
-
-    asked: str
-    query: str
-    row: dict[str, object] | None
-
-    def __str__(self) -> str:
-        """In a line or a few."""
-        if not self.query:
-            return f"{self.asked!r} normalises to nothing: it has no letter or digit"
-        if self.row is None:
-            return f"{self.query!r} is not in the list"
-        lines = [f"{self.query!r} is query {self.row['query_id']}"]
-        known = {n: v for n, v in self.row.items() if n != "query_id" and v is not None and v != []}
-        lines += [f"  {name:<8} {_plain(value)}" for name, value in known.items()]
-        return "\n".join(lines)
-
-
-def summary_table(queries: pa.Table, examples: int = 4) -> list[SourceRow]:
+def source_rows(queries: pa.Table, summary: Summary, examples: int = _EXAMPLES) -> list[SourceRow]:
     """Return a row per source of a list (``tables.QUERIES``), in order of precedence."""
-    return [
-        _source_row(str(source), part, examples)
-        for source in Source
-        if (part := queries.filter(pc.equal(queries["source"], str(source)))).num_rows
-    ]
+    return [_source_row(queries, source, examples) for source in summary.sources]
 
 
-def _source_row(source: str, part: pa.Table, examples: int) -> SourceRow:
-    shared = pc.sum(pc.greater(pc.list_value_length(part["also_in"]), 0)).as_py()
+def _source_row(queries: pa.Table, summary: SourceSummary, examples: int) -> SourceRow:
+    part = queries.filter(pc.equal(queries["source"], summary.source))
+    others = pc.value_counts(pc.list_flatten(part["also_in"])).to_pylist()
+    order = list(Source)
+    also_in = {o["values"]: o["counts"] for o in others}
     names = part["query"]
     first, last = names.slice(0, examples), names.slice(max(examples, len(names) - examples))
-    return SourceRow(source, part.num_rows, int(shared), first.to_pylist(), last.to_pylist())
+    return SourceRow(
+        summary,
+        dict(sorted(also_in.items(), key=lambda item: order.index(Source(item[0])))),
+        first.to_pylist(),
+        last.to_pylist(),
+    )
 
 
-def explain(queries: pa.Table, text: str) -> Explanation:
-    """Return what a list (``tables.QUERIES``) says of a text, which is normalised first."""
-    query = normalise(text)
-    found = queries.filter(pc.equal(queries["query"], query)).drop_columns(["query"])
-    return Explanation(text, query, found.to_pylist()[0] if found.num_rows else None)
+def lines(queries: pa.Table, summary: Summary) -> Iterator[tuple[str, str]]:
+    """Yield what a list is made of, as headings and texts."""
+    yield "queries", f"{summary.queries:,}"
+    if summary.tokens:
+        yield "counted", f"{summary.tokens:,} tokens of {summary.articles:,} articles"
+    for row in source_rows(queries, summary):
+        yield from _source_lines(row)
+    if summary.merged:
+        examples = "; ".join(", ".join(m.surfaces) for m in summary.merged_examples[:_EXAMPLES])
+        yield "merged", f"{summary.merged:,} queries join several spellings: {examples}"
+    for refused in summary.refused:
+        yield "refused", f"{refused.rows:,} in {refused.script}: {refused.example}"
+    for warning in summary.warnings:
+        yield "warning", warning
 
 
-def _plain(value: object) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+def _source_lines(row: SourceRow) -> Iterator[tuple[str, str]]:
+    s = row.summary
+    budget = "" if s.budget is None else f", budget {s.budget:,}"
+    yield s.source, f"{s.kept:,} queries of {s.offered:,} offered{budget}"
+    known = {
+        "in earlier sources": s.in_earlier_source,
+        "repeated": s.repeated,
+        "beyond the cut": s.over_budget,
+        "without a word": s.empty,
+        "refused": s.refused,
+    }
+    rest = ", ".join(f"{count:,} {name}" for name, count in known.items() if count)
+    if rest:
+        yield "  not taken", rest
+    if row.also_in:
+        yield "  also in", ", ".join(f"{name} {count:,}" for name, count in row.also_in.items())
+    if row.first:
+        yield "  first", ", ".join(row.first)
+    if row.last:
+        yield "  last", ", ".join(row.last)
+    if s.cut is not None:
+        yield "  cut", f"at {figure(s.cut.by, s.cut.least)}"
+        if s.cut.left:
+            yield "  left out", ", ".join(s.cut.left[:_EXAMPLES])
+
+
+def figure(name: str, value: float) -> str:
+    """Return a figure with its unit: "PMI 7.1 bits", "12 views"."""
+    if name == "pmi":
+        return f"PMI {value:.2f} bits"
+    return f"{int(value):,} {'occurrences' if name == 'count' else name}"
 
 
 def spread(queries: pa.Table, rows_per_source: int) -> pa.Table:

@@ -1,102 +1,194 @@
-"""What each source offers to the query list, best first, before anything is normalised.
+"""What each source offers to the query list, best first, in order of precedence.
 
-An offer is a table of ``OFFER`` rows. Order within a source: as given (custom, numbers, WordNet),
-by count (unigrams), by PMI (bigrams), by code points (titles, until page views rank them).
+Order within a source: by weight, else as written (custom), as it is (numbers, WordNet), by count
+(unigrams), by PMI (bigrams and longer grams), by page views, else by code points (titles).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
+import msgspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from wit_builder import storage
-from wit_builder.errors import QueryListError, StorageError
-from wit_builder.queries import bigrams, wordnet
-from wit_builder.recipe import QueriesSection
+from wit_builder.queries import lists, merge, ranks, titles, wordnet
+from wit_builder.queries.grams import GRAMS
+from wit_builder.queries.scripts import Refusals
+from wit_builder.recipe import QueriesSection, WikipediaSource
 from wit_builder.tables import Source
 
-OFFER = pa.schema([("surface", pa.string()), ("count", pa.int64()), ("pmi", pa.float64())])
-TITLES = pa.schema([("title", pa.string())])
+OFFER = pa.schema(
+    [
+        ("surface", pa.string()),
+        ("count", pa.int64()),
+        ("pmi", pa.float64()),
+        ("views", pa.int64()),
+    ]
+)
 
-_LIST_PAGES = {"en": r"^(?i:lists? of )"}
-"""Pages that name a list, not a thing, by language. Others have no rule yet, and keep theirs."""
+_COUNT = [("count", "descending"), ("gram", "ascending")]
+_PMI = [("pmi", "descending"), *_COUNT]
+_VIEWS = [("views", "descending"), ("title", "ascending")]
 
-_DISAMBIGUATION = r"\s+\([^()]*\)$"
+_LIST_PAGES = {
+    "bg": "Списък ",
+    "cs": "Seznam ",
+    "de": "Liste[n]? ",
+    "en": "Lists? of ",
+    "es": "Lista de ",
+    "fr": "Liste ",
+    "it": "Lista ",
+    "nl": "Lijst van ",
+    "pl": "Lista ",
+    "pt": "Lista de ",
+    "ru": "Список ",
+    "sv": "Lista över ",
+    "uk": "Список ",
+}
+"""How titles begin that name a list, not a thing. Other languages have no rule, and keep theirs."""
 
 
-def offers(
-    section: QueriesSection, grams: pa.Table, titles: pa.Table
-) -> Iterator[tuple[Source, pa.Table]]:
+class Counted(msgspec.Struct, frozen=True):
+    """Where the counts of a run are.
+
+    Attributes:
+        grams: merged tables (``grams.GRAMS``), one per bucket.
+        titles: ranked titles (``titles.TITLES``), one per bucket.
+        tokens: how many were counted in all.
+    """
+
+    grams: list[str] = []
+    titles: list[str] = []
+    tokens: int = 0
+
+
+class Offer(NamedTuple):
+    """A source's rows for the list.
+
+    Attributes:
+        source: whose they are.
+        rows: ``OFFER``, best first; of very many only those that can come into question.
+        budget: new queries it may add, or None.
+        offered: rows it has in all; None if ``rows`` are all.
+        ranked_by: the column that decides the order, if one does.
+    """
+
+    source: Source
+    rows: pa.Table
+    budget: int | None = None
+    offered: int | None = None
+    ranked_by: str | None = None
+
+
+def offers(section: QueriesSection, counted: Counted, refusals: Refusals) -> Iterator[Offer]:
     """Yield what each source of the recipe offers, in order of precedence.
 
     Args:
         section: the recipe's ``[queries]``.
-        grams: merged counts of all dumps (``bigrams.GRAMS``).
-        titles: titles of all dumps (``TITLES``).
+        counted: where the counts are.
+        refusals: told of rows in scripts that are refused before they are ranked.
 
     Raises:
         QueryListError: a custom list or a WordNet file cannot be used.
+        StorageError: a table of counts cannot be read.
     """
     if section.custom:
-        yield Source.CUSTOM, _plain([q for place in section.custom for q in _custom(place)])
+        yield Offer(Source.CUSTOM, _plain(_custom(section.custom)), section.custom_budget)
     if section.numbers:
-        yield Source.NUMBER, _plain([str(number) for number in range(section.numbers)])
+        yield Offer(Source.NUMBER, _plain([str(number) for number in range(section.numbers)]))
     if section.wordnet:
-        yield Source.WORDNET, _plain(wordnet.names(section.wordnet.path, section.wordnet.names))
-    wikipedia = section.wikipedia
-    if wikipedia is None:
-        return
-    yield Source.UNIGRAM, _counted(bigrams.unigrams(grams, wikipedia.unigram_min_count))
+        names = wordnet.names(section.wordnet.path, section.wordnet.names)
+        yield Offer(Source.WORDNET, _plain(names))
+    if section.wikipedia is not None:
+        yield from _of_wikipedia(section, section.wikipedia, counted, refusals)
+
+
+def _of_wikipedia(
+    section: QueriesSection, wikipedia: WikipediaSource, counted: Counted, refusals: Refusals
+) -> Iterator[Offer]:
+    # No more than these can be taken, or be passed over for what earlier sources have.
+    most = 2 * section.size
+    if counted.grams:
+        best = ranks.Best(GRAMS, most, _COUNT)
+        for words in _at_least(counted, 1, wikipedia.unigram_min_count):
+            best.add(refusals.sift(words, "gram"))
+        yield _ranked(Source.UNIGRAM, best, wikipedia.unigram_budget, "count")
+        for source, sizes, budget in _runs(wikipedia):
+            best = ranks.Best(ranks.SCORED, budget + section.size, _PMI)
+            for scored in _scored(wikipedia, counted, sizes):
+                best.add(refusals.sift(scored, "gram"))
+            yield _ranked(source, best, budget, "pmi")
+    if wikipedia.titles and counted.titles:
+        yield _titles(section, wikipedia, counted, ranks.Best(titles.TITLES, most, _VIEWS))
+
+
+def _at_least(counted: Counted, n: int, count: int) -> Iterator[pa.Table]:
+    for url in counted.grams:
+        yield from merge.at_least(url, n, count)
+
+
+def _runs(wikipedia: WikipediaSource) -> Iterator[tuple[Source, list[tuple[int, int]], int]]:
+    """Yield the sources of more than one word: lengths with their floors, and the budget."""
     if wikipedia.bigram_budget:
-        yield Source.BIGRAM, _counted(bigrams.bigrams(grams, wikipedia.bigram_min_count))
-    if wikipedia.titles:
-        yield Source.TITLE, _plain(title_queries(titles, section.language))
+        yield Source.BIGRAM, [(2, wikipedia.bigram_min_count)], wikipedia.bigram_budget
+    if wikipedia.longest_gram > 2 and wikipedia.ngram_budget:
+        sizes = [(n, wikipedia.ngram_min_count) for n in range(3, wikipedia.longest_gram + 1)]
+        yield Source.NGRAM, sizes, wikipedia.ngram_budget
 
 
-def title_queries(titles: pa.Table, language: str) -> list[str]:
-    """Return what titles ask for, each once, in code-point order.
-
-    A last word in parentheses only tells pages apart and is dropped: "Animalia (book)" asks for
-    "Animalia". List pages ("List of Atlas Shrugged characters") ask for nothing.
-    """
-    column = titles["title"]
-    if language in _LIST_PAGES:
-        column = column.filter(
-            pc.invert(pc.match_substring_regex(column, pattern=_LIST_PAGES[language]))
-        )
-    column = pc.replace_substring_regex(column, _DISAMBIGUATION, "")
-    return sorted(set(column.to_pylist()) - {""})
+def _scored(
+    wikipedia: WikipediaSource, counted: Counted, sizes: list[tuple[int, int]]
+) -> Iterator[pa.Table]:
+    # a word occurs at least as often as what it stands in
+    floor = min(count for _, count in sizes)
+    vocabulary = ranks.Vocabulary(_at_least(counted, 1, floor), counted.tokens)
+    least = wikipedia.bigram_min_pmi if sizes[0][0] == 2 else None
+    for n, count in sizes:
+        yield from ranks.scored(_at_least(counted, n, count), vocabulary, least)
 
 
-def _custom(place: str) -> list[str]:
-    """Return the lines of a text file that are not blank."""
-    try:
-        return [line.strip() for line in _text(place).split("\n") if line.strip()]
-    except StorageError as error:
-        raise QueryListError(
-            f"cannot read a custom list: {error.what}",
-            where=place,
-            fix="check queries.custom in the recipe",
-        ) from error
+def _ranked(source: Source, best: ranks.Best, budget: int | None, by: str) -> Offer:
+    rows = best.rows()
+    pmi = rows["pmi"] if by == "pmi" else pa.nulls(len(rows), pa.float64())
+    columns = [rows["gram"], rows["count"], pmi, pa.nulls(len(rows), pa.int64())]
+    return Offer(source, pa.table(columns, schema=OFFER), budget, best.seen, by)
 
 
-def _text(place: str) -> str:
-    data = storage.read_bytes(place)
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise QueryListError(
-            "a custom list is not UTF-8", where=f"{place}, line {line}", fix="save it as UTF-8"
-        ) from error
+def _titles(
+    section: QueriesSection, wikipedia: WikipediaSource, counted: Counted, best: ranks.Best
+) -> Offer:
+    for url in counted.titles:
+        best.add(_things(storage.read_parquet(url), section.language, wikipedia.title_min_views))
+    rows = best.rows()
+    nothing = [pa.nulls(len(rows), OFFER.field(i).type) for i in (1, 2)]
+    offer = pa.table([titles.plain(rows["title"]), *nothing, rows["views"]], schema=OFFER)
+    viewed = rows["views"].null_count < len(rows)
+    by = "views" if viewed else None
+    return Offer(Source.TITLE, offer, wikipedia.title_budget, best.seen, by)
+
+
+def _things(ranked: pa.Table, language: str, min_views: int) -> pa.Table:
+    """Return the titles that are viewed enough and name a thing: no "List of ... characters"."""
+    if min_views:
+        ranked = ranked.filter(pc.greater_equal(ranked["views"], min_views).fill_null(False))
+    if language not in _LIST_PAGES:
+        return ranked
+    listing = pc.match_substring_regex(ranked["title"], f"^(?i:{_LIST_PAGES[language]})")
+    return ranked.filter(pc.invert(listing))
+
+
+def _custom(places: list[str]) -> list[str]:
+    """Return the queries of all lists, heaviest first; equal weights, and none, as written."""
+    tables = [lists.read(place, "query", "weight") for place in places]
+    rows = pa.concat_tables(tables)
+    weights = rows["weight"].fill_null(0).to_numpy()
+    return rows["query"].take(pa.array(np.argsort(-weights, kind="stable"))).to_pylist()
 
 
 def _plain(surfaces: list[str]) -> pa.Table:
-    nothing = [pa.nulls(len(surfaces), OFFER.field(i).type) for i in (1, 2)]
+    nothing = [pa.nulls(len(surfaces), OFFER.field(i).type) for i in (1, 2, 3)]
     return pa.table([pa.array(surfaces, pa.string()), *nothing], schema=OFFER)
-
-
-def _counted(scored: pa.Table) -> pa.Table:
-    return pa.table([scored["gram"], scored["count"], scored["pmi"]], schema=OFFER)

@@ -7,26 +7,21 @@ every entity but XML's own five: nothing can be expanded into gigabytes.
 
 from __future__ import annotations
 
-import bz2
-import contextlib
-import gzip
 import re
-import zlib
 from collections.abc import Iterator
-from typing import IO, NamedTuple
+from typing import NamedTuple
 from xml.parsers import expat
 
-from wit_builder import storage
-from wit_builder.errors import QueryListError, StorageError
+from wit_builder.errors import QueryListError
+from wit_builder.queries.streams import FIX, Part, Pieces, header
 from wit_builder.queries.wikitext import MEDIA_AND_CATEGORY
 
 MAX_PAGE_CHARS = 16 << 20
 """A longer page is skipped and counted. MediaWiki's own limit is 2 MiB (``$wgMaxArticleSize``)."""
 
-_CHUNK_BYTES = 1 << 20
 _MEDIA_KEYS = ("-2", "6", "14")  # Media, File and Category in every MediaWiki
-_REDIRECT = re.compile(r"\s*#REDIRECT\b", re.IGNORECASE)
-_FIX = "download it again, and compare with the checksums published beside it"
+_REDIRECT = re.compile(r"\s*#REDIRECT\b(?:\s*:?\s*\[\[([^\]|#]+))?", re.IGNORECASE)
+"""As old dumps have it, in the text alone; newer ones have ``<redirect title="...">``."""
 
 
 class Article(NamedTuple):
@@ -36,69 +31,57 @@ class Article(NamedTuple):
     wikitext: str
 
 
-class Dump:
-    """One dump file; iterate over it, once, for its articles in the order of the file.
+class Redirect(NamedTuple):
+    """A page of the main namespace that only leads to another."""
 
-    After (and during) the iteration ``pages`` is how many pages were read, articles or not,
+    title: str
+    target: str
+
+
+class Dump:
+    """A part of a dump; iterate over it, once, for its articles and redirects, in order.
+
+    After (and during) the iteration ``pages`` is how many pages were read, of any kind,
     ``oversized`` how many of them were skipped for their length, and ``hidden_links`` has the link
     prefixes that show no words, in the dump's own language too.
 
     Args:
-        place: ``.xml``, ``.xml.bz2`` (multistream or not) or ``.xml.gz`` file, local or remote.
+        part: which file, and which part of it (``streams.parts``).
     """
 
-    def __init__(self, place: str) -> None:
-        self.place = place
+    def __init__(self, part: Part) -> None:
+        self.part = part
         self.pages = 0
         self.oversized = 0
         self.hidden_links = MEDIA_AND_CATEGORY
-        self._ready: list[Article] = []
-        self._inside = False
+        self._pieces = Pieces(part)
+        self._ready: list[Article | Redirect] = []
+        self._inside = self._closed = False
         self._fields: dict[str, list[str]] = {}
         self._into: list[str] | None = None
         self._chars = 0
-        self._redirect = False
+        self._target: str | None = None
 
-    def __iter__(self) -> Iterator[Article]:
-        """Yield the articles.
+    def __iter__(self) -> Iterator[Article | Redirect]:
+        """Yield the articles and redirects.
 
         Raises:
             QueryListError: not there, cut short, damaged, or not such a dump; says where.
         """
         parser = self._parser()
-        for chunk in self._chunks():
-            self._feed(parser, chunk)
+        if self.part.start:
+            self._feed(parser, header(self.part.place))
+        for piece in self._pieces:
+            self._feed(parser, piece)
             yield from self._ready
             self._ready.clear()
+        if self._pieces.to_be_continued and not self._closed:
+            self._feed(parser, b"</mediawiki>")
         self._feed(parser, None)
-        if not self.pages:
+        if not self.pages and self.part == Part(self.part.place):
             raise QueryListError(
-                "no page in the dump", where=self.place, fix="take a pages-articles dump"
+                "no page in the dump", where=self.part.place, fix="take a pages-articles dump"
             )
-
-    def _chunks(self) -> Iterator[bytes]:
-        try:
-            raw = storage.open_read(self.place)
-        except StorageError as error:
-            raise QueryListError(
-                f"cannot read the dump: {error.what}",
-                where=self.place,
-                fix="check queries.wikipedia.dumps in the recipe",
-            ) from error
-        with raw, contextlib.closing(_decompressed(self.place, raw)) as stream:
-            while chunk := self._read(stream, raw):
-                yield chunk
-
-    def _read(self, stream: IO[bytes] | gzip.GzipFile, raw: IO[bytes]) -> bytes:
-        try:
-            return stream.read(_CHUNK_BYTES)
-        except EOFError as error:
-            where = f"{self.place}, byte {raw.tell()}"
-            raise QueryListError("the dump is cut short", where=where, fix=_FIX) from error
-        except (OSError, zlib.error) as error:
-            what = f"the dump cannot be decompressed: {error}"
-            where = f"{self.place}, before byte {raw.tell()}"
-            raise QueryListError(what, where=where, fix=_FIX) from error
 
     def _parser(self) -> expat.XMLParserType:
         parser = expat.ParserCreate()
@@ -119,14 +102,19 @@ class Dump:
         except expat.ExpatError as error:
             raise QueryListError(
                 f"broken XML: {expat.ErrorString(error.code)}",
-                where=f"{self.place}, line {error.lineno}, column {error.offset + 1} of the XML",
-                fix=_FIX,
+                where=self._where(error.lineno, error.offset + 1),
+                fix=FIX,
             ) from error
+
+    def _where(self, line: int, column: int) -> str:
+        place, start = self.part.place, self.part.start
+        begins = f" that begins at byte {start}" if start else ""
+        return f"{place}, line {line}, column {column} of the XML{begins}"
 
     def _doctype(self, name: str, *_: object) -> None:
         raise QueryListError(
             f"the dump declares a document type ({name}), which no MediaWiki dump does",
-            where=self.place,
+            where=self.part.place,
             fix="take dumps from their publisher only",
         )
 
@@ -134,14 +122,14 @@ class Dump:
         if not self._inside and name != "mediawiki":
             raise QueryListError(
                 f"not a MediaWiki dump: its root is <{name}>",
-                where=self.place,
+                where=self.part.place,
                 fix="take a pages-articles dump",
             )
         self._inside = True
         if name == "page":
-            self._fields, self._chars, self._redirect = {}, 0, False
+            self._fields, self._chars, self._target = {}, 0, None
         elif name == "redirect":
-            self._redirect = True
+            self._target = attributes.get("title", "")
         elif name in ("title", "ns", "text") or attributes.get("key") in _MEDIA_KEYS:
             self._into = self._fields[name] = []
 
@@ -159,6 +147,8 @@ class Dump:
             self.hidden_links |= {local.lower()} - {""}
         elif name == "page":
             self._page()
+        elif name == "mediawiki":
+            self._closed = True
 
     def _page(self) -> None:
         self.pages += 1
@@ -168,17 +158,10 @@ class Dump:
         self._fields = {}
         if self._chars > MAX_PAGE_CHARS:
             self.oversized += 1
-        elif namespace.strip() == "0" and not self._redirect and not _REDIRECT.match(text):
-            self._ready.append(Article(title.strip(), text))
+        elif namespace.strip() == "0":
+            self._ready.append(self._kind(title.strip(), text))
 
-
-def _decompressed(place: str, raw: IO[bytes]) -> IO[bytes] | gzip.GzipFile:
-    if place.endswith(".bz2"):
-        return bz2.BZ2File(raw)
-    if place.endswith(".gz"):
-        return gzip.GzipFile(fileobj=raw)
-    if place.endswith(".xml"):
-        return raw
-    raise QueryListError(
-        "unknown kind of dump", where=place, fix="give a .xml, .xml.bz2 or .xml.gz file"
-    )
+    def _kind(self, title: str, text: str) -> Article | Redirect:
+        if self._target is None and (old := _REDIRECT.match(text)):
+            self._target = old[1] or ""
+        return Article(title, text) if self._target is None else Redirect(title, self._target)
