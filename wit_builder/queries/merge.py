@@ -88,6 +88,7 @@ def at_least(url: str, n: int, count: int) -> Iterator[pa.Table]:
             sizes, counts = (found.column(i).statistics for i in (1, 2))
             if found.num_rows and sizes.min <= n <= sizes.max and counts.max >= count:
                 table = file.read_row_group(group)
-                yield table.filter(
-                    pc.and_(pc.equal(table["n"], n), pc.greater_equal(table["count"], count))
-                )
+                if sizes.min < sizes.max or counts.min < count:
+                    wanted = pc.greater_equal(table["count"], count)
+                    table = table.filter(pc.and_(pc.equal(table["n"], n), wanted))
+                yield table

@@ -84,7 +84,7 @@ class Vocabulary:
         self._tokens = float(tokens)
         for self._seed in range(8):
             keys = _joined([hash_column(table["gram"], self._seed) for table in tables])
-            if np.unique(keys).size == keys.size and not (keys == 0).any():
+            if _all_differ(keys):
                 break
         else:
             raise AssertionError("words share a 64-bit hash under every seed")
@@ -101,18 +101,25 @@ class Vocabulary:
             float64 array, rounded to six decimals: library versions differ in the last bits of
             ``log2``, and the same counts must give the same bytes.
         """
-        gram = grams["gram"].combine_chunks()
         together = grams["count"].to_numpy().astype(np.float64)
-        lift, words = _lift(
-            *binary_buffers(gram), together, self._slots, (np.uint64(self._seed), self._tokens)
-        )
+        data, offsets = binary_buffers(grams["gram"].combine_chunks())
+        # in two passes, so that the second has many look-ups under way at once: twice as fast
+        hashes, ends = _hash_words(data, offsets, np.uint64(self._seed))
+        lift = _lift(together, _counts(self._slots, hashes), ends, self._tokens)
         known = lift > 0
+        words = np.diff(ends, prepend=0)
         bits = np.log2(np.where(known, lift, 1.0)) / np.maximum(words - 1, 1)
         return pa.array(np.round(bits, 6), mask=~known)
 
 
 def _joined(arrays: list[npt.NDArray[np.integer]]) -> U64:
     return np.concatenate([np.empty(0, np.uint64), *(a.astype(np.uint64) for a in arrays)])
+
+
+def _all_differ(keys: U64) -> bool:
+    """Return whether no key stands twice, and none is the one that marks an empty slot."""
+    ordered = np.sort(keys)
+    return not (ordered[1:] == ordered[:-1]).any() and not (ordered[:1] == 0).any()
 
 
 @numba.njit(cache=True, nogil=True)
@@ -133,26 +140,41 @@ def _fill(slots: U64, keys: U64, counts: U64) -> None:
 
 
 @numba.njit(cache=True, nogil=True)
-def _lift(
-    data: npt.NDArray[np.uint8],
-    offsets: I64,
-    together: F64,
-    slots: U64,
-    vocabulary: tuple[np.uint64, float],
-) -> tuple[F64, I64]:
-    """Return p(gram) / product of p(word), 0 if a word is unknown; and the number of words."""
-    seed, tokens = vocabulary
-    lift, words = together / tokens, np.zeros(together.size, np.int64)
-    for i in range(together.size):
+def _hash_words(data: npt.NDArray[np.uint8], offsets: I64, seed: np.uint64) -> tuple[U64, I64]:
+    """Return the hashes of all words of the grams, and where those of each gram end."""
+    ends = np.zeros(offsets.size - 1, np.int64)
+    hashes = np.empty((offsets[-1] - offsets[0]) // 2 + offsets.size, np.uint64)
+    words = 0
+    for i in range(ends.size):
         begin = offsets[i]
         for at in range(begin, offsets[i + 1] + 1):
             if at == offsets[i + 1] or data[at] == _SPACE:
-                slot = _slot(slots, xxh64_slice(data, begin, at, seed))
-                known = slots[slot + _ONE]
-                lift[i] = lift[i] * (tokens / np.float64(known)) if known else 0.0
-                words[i] += 1
+                hashes[words] = xxh64_slice(data, begin, at, seed)
+                words += 1
                 begin = at + 1
-    return lift, words
+        ends[i] = words
+    return hashes[:words], ends
+
+
+@numba.njit(cache=True, nogil=True)
+def _counts(slots: U64, hashes: U64) -> F64:
+    """Return how often each word occurs; 0 for one that was not counted."""
+    counts = np.empty(hashes.size, np.float64)
+    for i in range(hashes.size):
+        counts[i] = np.float64(slots[_slot(slots, hashes[i]) + _ONE])
+    return counts
+
+
+@numba.njit(cache=True, nogil=True)
+def _lift(together: F64, counts: F64, ends: I64, tokens: float) -> F64:
+    """Return p(gram) / product of p(word) of every gram; 0 where a word was not counted."""
+    lift = together / tokens
+    word = 0
+    for i in range(lift.size):
+        while word < ends[i]:
+            lift[i] = lift[i] * (tokens / counts[word]) if counts[word] else 0.0
+            word += 1
+    return lift
 
 
 def scored(
