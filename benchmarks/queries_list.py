@@ -126,7 +126,7 @@ def jobs(folder: Path, grams: list[str], tokens: int, data: Path) -> Iterator[tu
     counted = Counted(grams=grams, tokens=tokens)
     for name, source in (("floor of 100", wikipedia), ("no floor", unlimited)):
         out = str(folder / name.replace(" ", "-"))
-        yield name, BuildJob(replace(section, wikipedia=source), counted, 0, out)
+        yield name, BuildJob(replace(section, wikipedia=source), counted, {}, out)
 
 
 def main() -> None:

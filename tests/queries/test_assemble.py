@@ -28,9 +28,9 @@ def offer(source: Source, *surfaces: str, budget: int | None = None, **figures: 
     return Offer(source, pa.table([surfaces, *columns], schema=OFFER), budget, None, ranked_by)
 
 
-def made_of(*offers: Offer, **settings: int) -> QueryList:
+def made_of(*offers: Offer, size: int = 500_000) -> QueryList:
     """Return the list that offers make."""
-    return assemble(offers, Refusals(), **settings)
+    return assemble(offers, Refusals(), size=size)
 
 
 def test_first_source_keeps_a_duplicate():

@@ -96,7 +96,8 @@ def test_list_and_summary(dumps, tmp_path):
     ]
     told = build.read_summary(str(tmp_path / "run"))
     assert told.queries == 10
-    assert told.articles == 4
+    assert told.read["count"]["articles"] == 4
+    assert told.read["resolve"]["redirects"] == 1
     assert told.warnings == ["bigram adds 1 queries, fewer than its budget of 10"]
 
 
@@ -168,14 +169,20 @@ def test_page_views_rank_titles(dumps, tmp_path):
 def test_ready_counts_and_title_lists(dumps, tmp_path):
     """Counts made elsewhere add to those of the dumps, and listed titles to theirs."""
     (tmp_path / "words.csv").write_text("gram,count\nDog,3\nnew york,4\nzebra,2\n!,1\na b c,9\n")
+    more = pa.table({"gram": ["zebra", "ox", "OX"], "count": [1, 1, 1]})
+    pq.write_table(more, tmp_path / "more.parquet", row_group_size=1)
     (tmp_path / "titles.txt").write_text("Zebra crossing\nOx (animal)\n")
     settings = section(
-        dumps, counts=[str(tmp_path / "words.csv")], title_lists=[str(tmp_path / "titles.txt")]
+        dumps,
+        counts=[str(tmp_path / "words.csv"), str(tmp_path / "more.parquet")],
+        title_lists=[str(tmp_path / "titles.txt")],
     )
     built(settings, tmp_path / "run")
     counts = column(tmp_path / "run", "count")
-    assert (counts["dog"], counts["new york"], counts["zebra"]) == (5, 7, 2)
-    assert {("zebra crossing", "title"), ("ox", "title")} <= set(rows(tmp_path / "run"))
+    assert (counts["dog"], counts["new york"], counts["zebra"], counts["ox"]) == (5, 7, 3, 2)
+    assert {("zebra crossing", "title"), ("ox", "unigram")} <= set(rows(tmp_path / "run"))
+    read = build.read_summary(str(tmp_path / "run")).read["count"]
+    assert (read["ready_counts"], read["empty"], read["too_many_words"]) == (8, 1, 1)
 
 
 def test_a_table_for_a_dump(dumps, tmp_path):
@@ -189,7 +196,8 @@ def test_a_table_for_a_dump(dumps, tmp_path):
     columns = {"title": [t for t, _ in plain], "text": [t for _, t in plain], "id": [1, 2, 3, 4]}
     place = str(tmp_path / "dump.parquet")
     pq.write_table(pa.table(columns), place, row_group_size=2)
-    assert built(section([place]), tmp_path / "table") == built(section(dumps), tmp_path / "xml")
+    table, _ = built(section([place]), tmp_path / "table")
+    assert table == built(section(dumps), tmp_path / "xml")[0]
 
 
 @pytest.mark.parametrize(
@@ -239,7 +247,7 @@ def test_missing_wordnet_is_told_in_its_own_words(tmp_path):
 
 def test_empty_list(tmp_path):
     """A recipe that yields no query is an error, and no list appears."""
-    job = BuildJob(QueriesSection(numbers=0), Counted(), 0, str(tmp_path / "out"))
+    job = BuildJob(QueriesSection(numbers=0), Counted(), {}, str(tmp_path / "out"))
     with pytest.raises(QueryListError, match="the query list is empty"):
         build.run_build(job)
     assert not (tmp_path / "out").exists()
@@ -250,3 +258,24 @@ def test_a_summary_of_another_version(tmp_path):
     storage.publish_bytes(str(tmp_path / build.SUMMARY), b"{}")
     with pytest.raises(StorageError, match=r"summary\.json.*build the list again"):
         build.read_summary(str(tmp_path))
+
+
+def test_another_language(data_dir, tmp_path):
+    """Another Wikipedia works: its script, its namespaces and its page views."""
+    first = "\u0413\u0440\u0438\u0433\u043e\u0440\u0438\u0430\u043d\u0441\u043a\u0438"
+    second = "\u043a\u0430\u043b\u0435\u043d\u0434\u0430\u0440"
+    day = "\u0434\u0435\u043d"
+    views = f"bg.wikipedia {first}_{second} 7 desktop 12 A12\n"
+    views += "en.wikipedia Calendar 8 desktop 99 A99\n"
+    (tmp_path / "pageviews-202601-user.bz2").write_bytes(bz2.compress(views.encode()))
+    settings = section(
+        [str(data_dir / "bgwiki-excerpt.xml.bz2")],
+        pageviews=[str(tmp_path / "pageviews-202601-user.bz2")],
+        unigram_min_count=3,
+    )
+    built(replace(settings, language="bg", numbers=0), tmp_path / "run")
+    found = dict(rows(tmp_path / "run"))
+    assert found[day] == "unigram"
+    assert found[f"{first} {second}".lower()] in ("title", "bigram")
+    assert list(column(tmp_path / "run", "views").values()) == [12]
+    assert not any(query.startswith("\u0444\u0430\u0439\u043b") for query in found)

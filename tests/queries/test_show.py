@@ -33,7 +33,9 @@ def made() -> QueryList:
         offer(Source.BIGRAM, pairs, budget=2, ranked_by="pmi"),
         offer(Source.TITLE, titles, ranked_by="views"),
     ]
-    return assemble(offers, Refusals(), tokens=1234, articles=5)
+    return assemble(
+        offers, Refusals(), tokens=1234, read={"count": {"articles": 5, "oversized": 0}}
+    )
 
 
 def test_source_rows(made):
@@ -52,7 +54,7 @@ def test_lines(made):
     """A list is shown with its counts, cuts, both sides of a cut, and what was counted."""
     told = list(show.lines(*made))
     assert ("queries", "13") in told
-    assert ("counted", "1,234 tokens of 5 articles") in told
+    assert ("  count", "5 articles") in told
     assert ("bigram", "2 queries of 3 offered, budget 2") in told
     assert ("  not taken", "1 beyond the cut") in told
     assert ("  also in", "title 1") in told

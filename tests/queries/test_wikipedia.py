@@ -139,6 +139,15 @@ def test_oversized_page(tmp_path, monkeypatch):
     assert dump.oversized == 1
 
 
+def test_too_many_oversized_pages(tmp_path, monkeypatch):
+    """A dump of which many pages are too long is refused, with one of them."""
+    monkeypatch.setattr(wikipedia, "MAX_PAGE_CHARS", 100)
+    monkeypatch.setattr(wikipedia, "MAX_OVERSIZED", 2)
+    pages = "".join(page(f"big{k}", "x" * 200) for k in range(4))
+    with pytest.raises(QueryListError, match=r"3 pages of more than 100 .*page 'big2'"):
+        list(Dump(Part(written(tmp_path, pages))))
+
+
 def test_memory_is_flat(tmp_path):
     """Four times the dump takes no more memory."""
 

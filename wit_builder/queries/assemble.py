@@ -22,7 +22,7 @@ from wit_builder.queries.sources import Offer
 from wit_builder.tables import Source
 from wit_builder.text import normalise_column
 
-MAX_EXAMPLES = 200
+MAX_EXAMPLES = 10_000
 _SAMPLE = 8
 
 
@@ -70,12 +70,13 @@ class Merged(msgspec.Struct, frozen=True):
 class Summary(msgspec.Struct, frozen=True):
     """How a query list came about; ``summary.json`` beside it.
 
-    ``merged`` counts all queries that join several spellings; the first of them are listed.
+    ``read`` tells what was read and skipped on the way, by stage. ``merged`` counts all queries
+    that join several spellings; the first ``MAX_EXAMPLES`` of them are listed.
     """
 
     queries: int
     tokens: int
-    articles: int
+    read: dict[str, dict[str, int]]
     sources: list[SourceSummary]
     merged: int
     merged_examples: list[Merged]
@@ -108,7 +109,7 @@ def assemble(
     *,
     size: int = 500_000,
     tokens: int = 0,
-    articles: int = 0,
+    read: dict[str, dict[str, int]] | None = None,
 ) -> QueryList:
     """Return the list that the offers make.
 
@@ -117,7 +118,7 @@ def assemble(
         refusals: where rows in scripts that are refused are counted.
         size: queries at most.
         tokens: how many were counted, for the summary.
-        articles: how many were read, for the summary.
+        read: what each stage before counted, by its name, for the summary.
     """
     rows = _ROWS.empty_table()
     summaries: list[SourceSummary] = []
@@ -150,7 +151,7 @@ def assemble(
     summary_of_all = Summary(
         queries=queries.num_rows,
         tokens=tokens,
-        articles=articles,
+        read=read or {},
         sources=summaries,
         merged=merged,
         merged_examples=examples,

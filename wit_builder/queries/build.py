@@ -43,13 +43,13 @@ class BuildJob(msgspec.Struct, frozen=True):
     Attributes:
         section: the recipe's ``[queries]``.
         counted: where the counts are.
-        articles: how many were read.
+        read: what each stage before counted, by its name.
         out: folder for ``queries.parquet`` and ``summary.json``.
     """
 
     section: QueriesSection
     counted: Counted
-    articles: int
+    read: dict[str, dict[str, int]]
     out: str
 
 
@@ -71,6 +71,7 @@ class _Building:
         self._section, self._run = section, run
         self._wikipedia = section.wikipedia or WikipediaSource(titles=False)
         self._identities: dict[str, str] = {}
+        self._read: dict[str, dict[str, int]] = {}
         self._dumps = [p for p in _places(self._wikipedia.dumps) if not streams.is_index(p)]
         self._ready = _places(self._wikipedia.counts)
         self._title_lists = _places(self._wikipedia.title_lists)
@@ -86,11 +87,11 @@ class _Building:
         merged = self._merge(counting)
         ranked = self._rank_titles(counting)
         counted = Counted(
-            grams=self._urls(merged, ".parquet"),
-            titles=self._urls(ranked, ".parquet"),
+            grams=self._urls(merged),
+            titles=self._urls(ranked),
             tokens=total(merged).get("tokens", 0),
         )
-        job = BuildJob(self._section, counted, total(counting).get("articles", 0), self._at())
+        job = BuildJob(self._section, counted, self._read, self._at())
         files = list(self._section.custom)
         if self._section.wordnet:
             folder = self._section.wordnet.path
@@ -102,28 +103,28 @@ class _Building:
         """Count the dumps, part by part, and take ready counts."""
         longest = self._wikipedia.longest_gram
         units: list[Unit] = []
-        for place, part in self._parts():
+        for part in self._parts():
             name = f"{len(units):05d}"
             job = CountJob(part, longest, self._buckets, self._at("parts", name))
-            units.append(Unit(name, [self._identity(place), digest(part)], job))
+            inputs = [self._identity(part.place), digest([part.start, part.end])]
+            units.append(Unit(name, inputs, job))
         settings = [longest, self._buckets]
         return self._do("queries-count", count.run_count, units, settings)
 
-    def _parts(self) -> Iterator[tuple[str, streams.Part | count.Rows | str]]:
+    def _parts(self) -> Iterator[streams.Part | count.Rows | count.Ready]:
         for place in self._dumps:
             tabular = place.endswith(".parquet")
-            for part in count.table_parts(place) if tabular else streams.parts(place):
-                yield place, part
+            yield from count.table_parts(place) if tabular else streams.parts(place)
         for place in self._ready:
-            yield place, place
+            yield from count.ready_parts(place)
 
     def _merge(self, counting: Sequence[Marker]) -> list[Marker]:
         """Sum up the partial counts, a bucket at a time."""
-        sources_, inputs = self._urls(counting, ".arrow", ".grams-"), _together(counting)
+        partials, inputs = self._urls(counting, ".grams-"), _together(counting)
         units = []
-        for bucket in range(self._buckets if sources_ else 0):
+        for bucket in range(self._buckets if partials else 0):
             name = f"{bucket:05d}"
-            job = merge.MergeJob(sources_, bucket, self._at("counts", f"{name}.parquet"))
+            job = merge.MergeJob(partials, bucket, self._at("counts", f"{name}.parquet"))
             units.append(Unit(name, inputs, job))
         return self._do("queries-merge", merge.run_merge, units)
 
@@ -132,7 +133,7 @@ class _Building:
         wanted = self._wikipedia.titles
         listed = self._read_lists() if wanted else []
         viewed = self._read_views() if wanted else []
-        pages = self._urls([*counting, *listed], ".pages.arrow") if wanted else []
+        pages = self._urls([*counting, *listed], ".pages") if wanted else []
         views = self._urls([*viewed, *listed], ".views.arrow")
         buckets = range(self._buckets if pages or views else 0)
         inputs = _together([*counting, *listed, *viewed])
@@ -147,7 +148,7 @@ class _Building:
         for bucket in buckets:
             name = f"{bucket:05d}"
             out = self._at("titles", f"{name}.parquet")
-            job = titles.TitlesJob(self._urls(resolved, ".arrow"), bucket, bool(views), out)
+            job = titles.TitlesJob(self._urls(resolved), bucket, bool(views), out)
             units.append(Unit(name, _together(resolved), job))
         return self._do("queries-titles", titles.run_titles, units)
 
@@ -183,14 +184,17 @@ class _Building:
         if not units:  # not a word about sources that the recipe has not, but nothing left of them
             self._run.retire(name, _GENERATION)
             return []
-        return self._run.do(Stage(name, function, units, settings), _GENERATION)
+        markers = self._run.do(Stage(name, function, units, settings), _GENERATION)
+        self._read[name.removeprefix("queries-")] = total(markers)
+        return markers
 
     def _at(self, *parts: str) -> str:
         return storage.join(self._run.root, "queries", *parts)
 
-    def _urls(self, markers: Sequence[Marker], suffix: str, part: str = "") -> list[str]:
+    def _urls(self, markers: Sequence[Marker], kind: str = "") -> list[str]:
+        """Return the places of tables of a kind, which their names tell; not of their indexes."""
         outputs = (o.url for m in markers for o in m.outputs)
-        found = (url for url in outputs if url.endswith(suffix) and part in url)
+        found = (url for url in outputs if kind in url and not url.endswith(".index"))
         return [storage.join(self._run.root, url) for url in found]
 
 
@@ -216,7 +220,7 @@ def run_build(job: BuildJob) -> Done:
         QueryListError: a source cannot be used, the list would be empty, or (with strict budgets) a
             source falls short of its budget.
     """
-    made = make_list(job.section, job.counted, job.articles)
+    made = make_list(job.section, job.counted, job.read)
     if not made.queries.num_rows:
         raise QueryListError(
             "the query list is empty",
@@ -232,8 +236,10 @@ def run_build(job: BuildJob) -> Done:
     return Done(outputs, {s.source: s.kept for s in made.summary.sources})
 
 
-def make_list(section: QueriesSection, counted: Counted, articles: int = 0) -> QueryList:
-    """Return the list and its summary.
+def make_list(
+    section: QueriesSection, counted: Counted, read: dict[str, dict[str, int]]
+) -> QueryList:
+    """Return the list and its summary; ``BuildJob`` tells of the arguments.
 
     Raises:
         QueryListError: a source cannot be used.
@@ -245,7 +251,7 @@ def make_list(section: QueriesSection, counted: Counted, articles: int = 0) -> Q
         refusals,
         size=section.size,
         tokens=counted.tokens,
-        articles=articles,
+        read=read,
     )
 
 

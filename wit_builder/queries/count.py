@@ -1,4 +1,4 @@
-"""Text becomes partial counts of its grams, and a table of its pages; a part of a dump at a time.
+"""Text becomes partial counts of its grams, and tables of its pages; a part of a source at a time.
 
 What is counted does not depend on the recipe's floors and budgets, so changing these makes the list
 anew and counts nothing again.
@@ -7,7 +7,8 @@ anew and counts nothing again.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -28,31 +29,41 @@ from wit_builder.text import normalise_column
 from wit_builder.units import Done
 
 _BATCH_CHARS = 8 << 20
+_BATCH_PAGES = 1 << 16
 _GROUP_BYTES = 256 << 20
+_GROUP_ROWS = 8_000_000
+_FILE_ROWS = 2_000_000
 
 
 class Rows(msgspec.Struct, frozen=True, tag=True):
-    """Some row groups, ``[start, end)``, of a parquet file."""
+    """Row groups ``[start, end)`` of a parquet dump."""
 
     place: str
     start: int
     end: int
 
 
+class Ready(msgspec.Struct, frozen=True, tag=True):
+    """Ready counts: row groups ``[start, end)`` of a parquet list, or a whole list (end 0)."""
+
+    place: str
+    start: int = 0
+    end: int = 0
+
+
 class CountJob(msgspec.Struct, frozen=True):
     """Count a part of a dump, or take ready counts.
 
     Attributes:
-        part: of a MediaWiki dump, or of a parquet file with columns ``title`` and ``text``; or the
-            place of ready counts.
+        part: what to count.
         longest: tokens of the longest gram.
         buckets: of the exchange.
-        out: how the names of what is published begin: ``OUT.grams-NNN.arrow``, as many as memory
-            asks for (partial counts, ``grams.GRAMS``, by gram), and, of a dump,
-            ``OUT.pages.arrow`` (``titles.PAGES``, by title).
+        out: how the names of what is published begin: ``OUT.grams-NNN.arrow`` (partial counts,
+            ``grams.GRAMS``, by gram) and, of a dump, ``OUT.pages-NNN.arrow`` (``titles.PAGES``, by
+            title); of each as many as memory asks for.
     """
 
-    part: Part | Rows | str
+    part: Part | Rows | Ready
     longest: int
     buckets: int
     out: str
@@ -67,9 +78,26 @@ def table_parts(place: str) -> list[Rows]:
     with _opened(place) as file:
         metadata = file.metadata
         sizes = [metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups)]
-    part = (np.cumsum(sizes) - 1) // _GROUP_BYTES
+    return [Rows(place, start, end) for start, end in _together(sizes, _GROUP_BYTES)]
+
+
+def ready_parts(place: str) -> list[Ready]:
+    """Return the parts of ready counts: of a parquet list, row groups of some 8 million rows.
+
+    Raises:
+        QueryListError: a parquet list is not there, or no parquet.
+    """
+    if not place.endswith(".parquet"):
+        return [Ready(place)]
+    rows = lists.group_rows(place, "count")
+    return [Ready(place, start, end) for start, end in _together(rows, _GROUP_ROWS)]
+
+
+def _together(sizes: list[int], enough: int) -> list[tuple[int, int]]:
+    """Return runs of neighbours, ``[start, end)``, of about so much each."""
+    part = (np.cumsum(sizes) - 1) // enough
     starts = np.flatnonzero(np.diff(part, prepend=-1)).tolist()
-    return [Rows(place, a, b) for a, b in zip(starts, [*starts[1:], len(sizes)], strict=True)]
+    return list(zip(starts, [*starts[1:], len(sizes)], strict=True))
 
 
 def run_count(job: CountJob) -> Done:
@@ -78,73 +106,62 @@ def run_count(job: CountJob) -> Done:
     Raises:
         QueryListError: the source is missing, cut short, damaged, or of another kind.
     """
-    if isinstance(job.part, str):
-        return _take_ready(job, job.part)
+    counts: dict[str, int] = {}
+    if isinstance(job.part, Ready):
+        partials = _ready(job.part, job.longest, counts)
+        return Done(_publish(partials, "gram", f"{job.out}.grams", job.buckets), counts)
     counter = Counter(job.longest)
-    source = _DumpText(job.part) if isinstance(job.part, Part) else _TableText(job.part)
-    done = _publish_grams(_counted(source.batches(), counter), job)
-    done += _publish_pages(source, job)
-    counts = {**source.counts(), "tokens": counter.tokens, "too_long": counter.too_long}
-    return Done(done, counts)
+    pages = _Pages(f"{job.out}.pages", job.buckets)
+    batches = _of_dump(job.part, counts) if isinstance(job.part, Part) else _of_table(job.part)
+    partials = _counted(batches, counter, pages.add)
+    done = _publish(partials, "gram", f"{job.out}.grams", job.buckets)
+    counts |= {"tokens": counter.tokens, "too_long": counter.too_long}
+    return Done(done + pages.publish(), {"articles": pages.articles, **counts})
 
 
-class _DumpText:
-    """Plain text of a part's articles; their titles, and its redirects, add up meanwhile."""
+class Batch(NamedTuple):
+    """Plain text of some articles, and the pages (``titles.PAGES``) that were read meanwhile."""
 
-    def __init__(self, part: Part) -> None:
-        self.titles: list[str] = []
-        self.redirects: list[tuple[str, str]] = []
-        self._dump = wikipedia.Dump(part)
+    texts: pa.Array
+    pages: pa.Table
 
-    def batches(self) -> Iterator[pa.Array]:
-        """Yield some 8 million characters of articles at a time."""
-        # A Python loop over pages, most of its time in expat: 300 MB of XML a second.
-        waiting: list[str] = []
-        chars = 0
-        for page in self._dump:
-            if not isinstance(page, Article):
-                self.redirects.append(page)
-                continue
-            self.titles.append(page.title)
-            waiting.append(page.wikitext)
+
+def _of_dump(part: Part, counts: dict[str, int]) -> Iterator[Batch]:
+    """Yield some 8 million characters of articles at a time."""
+    dump = wikipedia.Dump(part)
+    texts: list[str] = []
+    pages: list[tuple[str, str | None]] = []
+    chars = 0
+    # A Python loop over pages, most of its time in expat: 300 MB of XML a second.
+    for page in dump:
+        if isinstance(page, Article):
+            pages.append((page.title, None))
+            texts.append(page.wikitext)
             chars += len(page.wikitext)
-            if chars >= _BATCH_CHARS:
-                yield self._plain(waiting)
-                waiting, chars = [], 0
-        yield self._plain(waiting)
-
-    def _plain(self, texts: list[str]) -> pa.Array:
-        return wikitext.plain_column(pa.array(texts, pa.string()), self._dump.hidden_links)
-
-    def counts(self) -> dict[str, int]:
-        """Return what was read."""
-        return {
-            "articles": len(self.titles),
-            "pages": self._dump.pages,
-            "redirects": len(self.redirects),
-            "oversized": self._dump.oversized,
-        }
+        else:
+            pages.append(page)
+        if chars >= _BATCH_CHARS or len(pages) >= _BATCH_PAGES:
+            yield _batch(texts, pages, dump.hidden_links)
+            texts, pages, chars = [], [], 0
+    yield _batch(texts, pages, dump.hidden_links)
+    counts |= {"pages": dump.pages, "oversized": dump.oversized}
 
 
-class _TableText:
-    """Text of some row groups, which is plain already, and their titles."""
+def _batch(texts: list[str], pages: list[tuple[str, str | None]], hidden: frozenset[str]) -> Batch:
+    columns = list(zip(*pages, strict=True)) or [(), ()]
+    table = pa.table([pa.array(column, pa.string()) for column in columns], PAGES.names)
+    return Batch(wikitext.plain_column(pa.array(texts, pa.string()), hidden), table)
 
-    def __init__(self, rows: Rows) -> None:
-        self.titles: list[str] = []
-        self.redirects: list[tuple[str, str]] = []
-        self._rows = rows
 
-    def batches(self) -> Iterator[pa.Array]:
-        """Yield some thousand articles at a time."""
-        groups = list(range(self._rows.start, self._rows.end))
-        with _opened(self._rows.place) as file:
-            for batch in file.iter_batches(1024, groups, columns=["title", "text"]):
-                self.titles += batch["title"].cast(pa.string()).fill_null("").to_pylist()
-                yield batch["text"].cast(pa.string()).fill_null("")
-
-    def counts(self) -> dict[str, int]:
-        """Return what was read."""
-        return {"articles": len(self.titles)}
+def _of_table(rows: Rows) -> Iterator[Batch]:
+    """Yield some thousand articles at a time; their text is plain already."""
+    groups = list(range(rows.start, rows.end))
+    with _opened(rows.place) as file:
+        for batch in file.iter_batches(1024, groups, columns=["title", "text"]):
+            title, text = (
+                batch[name].cast(pa.string()).fill_null("") for name in ("title", "text")
+            )
+            yield Batch(text, pa.table([title, pa.nulls(len(title), pa.string())], PAGES.names))
 
 
 @contextlib.contextmanager
@@ -153,11 +170,12 @@ def _opened(place: str) -> Iterator[pq.ParquetFile]:
     try:
         with storage.open_read(place) as stream:
             file = pq.ParquetFile(stream)
-            if missing := {"title", "text"} - set(file.schema_arrow.names):
+            there = file.schema_arrow.names
+            if missing := [name for name in ("title", "text") if name not in there]:
                 raise QueryListError(
-                    f"the table has no column {', '.join(sorted(missing))}",
+                    f"the table has no column {', '.join(missing)}",
                     where=place,
-                    fix=f"it has {', '.join(file.schema_arrow.names)}; rename them",
+                    fix=f"it has {', '.join(there)}; rename them",
                 )
             yield file
     except StorageError as error:
@@ -168,46 +186,64 @@ def _opened(place: str) -> Iterator[pq.ParquetFile]:
         raise QueryListError(what, where=place, fix=FIX) from error
 
 
-def _counted(texts: Iterable[pa.Array], counter: Counter) -> Iterator[pa.Table]:
-    for batch in texts:
-        yield from counter.add(batch)
+def _counted(
+    batches: Iterable[Batch], counter: Counter, take_pages: Callable[[pa.Table], None]
+) -> Iterator[pa.Table]:
+    for batch in batches:
+        take_pages(batch.pages)
+        yield from counter.add(batch.texts)
     yield counter.take()
 
 
-def _take_ready(job: CountJob, place: str) -> Done:
-    counts = {"ready_counts": 0, "too_long": 0, "empty": 0}
-    done = _publish_grams(_ready(place, job.longest, counts), job)
-    return Done(done, counts)
+class _Pages:
+    """Publishes pages, some million at a time; ``articles`` counts those that are no redirects."""
+
+    def __init__(self, out: str, buckets: int) -> None:
+        self.articles = 0
+        self._out, self._buckets = out, buckets
+        self._waiting = [PAGES.empty_table()]
+        self._done: list[Published] = []
+
+    def add(self, pages: pa.Table) -> None:
+        """Take some pages; one whose title no page can have is none."""
+        title = forms(pages["title"])
+        known = pages.set_column(0, "title", title).filter(title.is_valid())
+        self._waiting.append(known.cast(PAGES))
+        self.articles += known["target"].null_count
+        if sum(table.num_rows for table in self._waiting) >= _FILE_ROWS:
+            self.publish()
+
+    def publish(self) -> list[Published]:
+        """Publish what waits; return all that was published so far."""
+        pages = pa.concat_tables(self._waiting)
+        self._waiting = [PAGES.empty_table()]
+        self._done += _publish([pages], "title", self._out, self._buckets, len(self._done) // 2)
+        return self._done
 
 
-def _ready(place: str, longest: int, counts: dict[str, int]) -> Iterator[pa.Table]:
+def _ready(part: Ready, longest: int, counts: dict[str, int]) -> Iterator[pa.Table]:
     """Yield ready counts as ``GRAMS``; empty and too long ones are counted and left out."""
-    for table in lists.batches(place, "gram", "count"):
+    counts |= {"ready_counts": 0, "too_many_words": 0, "empty": 0}
+    groups = range(part.start, part.end) if part.end else None
+    for table in lists.batches(part.place, "gram", "count", groups):
         gram = normalise_column(table["gram"])
         empty = pc.equal(gram, "")
         n = pc.add(pc.count_substring(gram, " "), 1)
         long = pc.greater(n, longest)
         counts["ready_counts"] += table.num_rows
         counts["empty"] += pc.sum(empty).as_py() or 0
-        counts["too_long"] += pc.sum(long).as_py() or 0
-        rows = pa.table([gram, n.cast(pa.int8()), table["count"]], schema=GRAMS)
-        yield rows.filter(pc.invert(pc.or_(empty, long)))
+        counts["too_many_words"] += pc.sum(long).as_py() or 0
+        keep = pc.invert(pc.or_(empty, long))
+        columns = [gram.filter(keep), n.filter(keep).cast(pa.int8()), table["count"].filter(keep)]
+        yield pa.table(columns, schema=GRAMS)
 
 
-def _publish_grams(partials: Iterable[pa.Table], job: CountJob) -> list[Published]:
+def _publish(
+    tables: Iterable[pa.Table], key: str, out: str, buckets: int, first: int = 0
+) -> list[Published]:
+    """Publish tables as exchange files, scattered by a column."""
     done: list[Published] = []
-    for number, partial in enumerate(partials):
-        bucket = exchange.bucket_of(partial["gram"], job.buckets)
-        url = f"{job.out}.grams-{number:03d}.arrow"
-        done += exchange.scatter(partial, bucket, job.buckets, url)
+    for number, table in enumerate(tables, start=first):
+        bucket = exchange.bucket_of(table[key], buckets)
+        done += exchange.scatter(table, bucket, buckets, f"{out}-{number:03d}.arrow")
     return done
-
-
-def _publish_pages(source: _DumpText | _TableText, job: CountJob) -> list[Published]:
-    names = [*source.titles, *(title for title, _ in source.redirects)]
-    targets = [None] * len(source.titles) + [target for _, target in source.redirects]
-    columns = [forms(pa.array(names, pa.string())), pa.array(targets, pa.string())]
-    pages = pa.table(columns, PAGES.names)
-    pages = pages.filter(pages["title"].is_valid()).cast(PAGES)
-    bucket = exchange.bucket_of(pages["title"], job.buckets)
-    return exchange.scatter(pages, bucket, job.buckets, f"{job.out}.pages.arrow")

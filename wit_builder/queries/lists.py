@@ -123,14 +123,15 @@ def batches(
         raise source.wrong("is a file of an unknown kind", fix=fix)
 
 
-def row_groups(place: str, number: Number) -> int:
-    """Return how many row groups a parquet list has: work can be split by them.
+def group_rows(place: str, number: Number) -> list[int]:
+    """Return how many rows each row group of a parquet list has: work can be split by them.
 
     Raises:
         QueryListError: not there, or not parquet.
     """
     with _opened(_Source(place, "", number)) as file:
-        return int(file.num_row_groups)
+        metadata = file.metadata
+        return [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
 
 
 def _lines(source: _Source) -> Iterator[pa.Table]:

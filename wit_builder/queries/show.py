@@ -61,8 +61,9 @@ def _source_row(queries: pa.Table, summary: SourceSummary, examples: int) -> Sou
 def lines(queries: pa.Table, summary: Summary) -> Iterator[tuple[str, str]]:
     """Yield what a list is made of, as headings and texts."""
     yield "queries", f"{summary.queries:,}"
-    if summary.tokens:
-        yield "counted", f"{summary.tokens:,} tokens of {summary.articles:,} articles"
+    for stage, counts in summary.read.items():
+        told = (f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items() if count)
+        yield f"  {stage}", ", ".join(told) or "nothing"
     for row in source_rows(queries, summary):
         yield from _source_lines(row)
     if summary.merged:

@@ -19,6 +19,9 @@ from wit_builder.queries.wikitext import MEDIA_AND_CATEGORY
 MAX_PAGE_CHARS = 16 << 20
 """A longer page is skipped and counted. MediaWiki's own limit is 2 MiB (``$wgMaxArticleSize``)."""
 
+MAX_OVERSIZED = 100
+"""More such pages in a part are no accident, but another kind of dump."""
+
 _MEDIA_KEYS = ("-2", "6", "14")  # Media, File and Category in every MediaWiki
 _REDIRECT = re.compile(r"\s*#REDIRECT\b(?:\s*:?\s*\[\[([^\]|#]+))?", re.IGNORECASE)
 """As old dumps have it, in the text alone; newer ones have ``<redirect title="...">``."""
@@ -157,9 +160,18 @@ class Dump:
         )
         self._fields = {}
         if self._chars > MAX_PAGE_CHARS:
-            self.oversized += 1
+            self._skip(title.strip())
         elif namespace.strip() == "0":
             self._ready.append(self._kind(title.strip(), text))
+
+    def _skip(self, title: str) -> None:
+        self.oversized += 1
+        if self.oversized > MAX_OVERSIZED:
+            raise QueryListError(
+                f"{self.oversized:,} pages of more than {MAX_PAGE_CHARS:,} characters",
+                where=f"{self.part.place}, page {title!r}",
+                fix="take a pages-articles dump of a Wikipedia",
+            )
 
     def _kind(self, title: str, text: str) -> Article | Redirect:
         if self._target is None and (old := _REDIRECT.match(text)):
