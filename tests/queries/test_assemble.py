@@ -25,7 +25,7 @@ def offer(source: Source, *surfaces: str, budget: int | None = None, **figures: 
     """Return a source's offer of these surfaces, all with the same figures."""
     columns = [[figures.get(name)] * len(surfaces) for name in ("count", "pmi", "views")]
     ranked_by = next((n for n in ("pmi", "count", "views") if n in figures), None)
-    return Offer(source, pa.table([surfaces, *columns], schema=OFFER), budget, None, ranked_by)
+    return Offer(source, pa.table([surfaces, *columns], schema=OFFER), budget, ranked_by=ranked_by)
 
 
 def made_of(*offers: Offer, size: int = 500_000) -> QueryList:
@@ -101,6 +101,8 @@ def test_size_of_the_list():
     assert made.queries["query"].to_pylist() == ["1", "2", "3", "a", "b"]
     assert made.summary.sources[1].over_budget == 1
     assert made_of(first, late, size=2).queries["query"].to_pylist() == ["1", "2"]
+    full = made_of(first, offer(Source.BIGRAM, "a b", "c d", budget=2), size=4)
+    assert full.summary.warnings[0].endswith("fewer than its budget of 2: the list is full")
 
 
 def test_what_is_ranked_by_nothing_is_told():

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import bz2
+import functools
+import http.server
+import re
+import threading
 from pathlib import Path
 
 import pytest
@@ -110,3 +114,40 @@ def test_rubbish_after_the_end(tmp_path):
     place.write_bytes(place.read_bytes() + b"rubbish")
     with pytest.raises(QueryListError, match="cannot be decompressed"):
         titles(str(place), 1 << 20)
+
+
+class Ranges(http.server.SimpleHTTPRequestHandler):
+    """A web server that gives parts of files, as those of dumps do."""
+
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+    def do_GET(self) -> None:
+        """Answer with the bytes asked for."""
+        data = Path(self.translate_path(self.path)).read_bytes()
+        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        first, last = 0, len(data) - 1
+        if asked:
+            first, last = int(asked[1]), min(int(asked[2] or last), last)
+        self.send_response(206 if asked else 200)
+        self.send_header("Accept-Ranges", "bytes")
+        self.send_header("Content-Range", f"bytes {first}-{last}/{len(data)}")
+        self.send_header("Content-Length", str(last - first + 1))
+        self.end_headers()
+        self.wfile.write(data[first : last + 1])
+
+
+def test_over_http(tmp_path):
+    """A dump on a web server is read in parts, as one on disk."""
+    place = multistream(tmp_path, 200, 10)
+    handler = functools.partial(Ranges, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        try:
+            remote = f"http://127.0.0.1:{server.server_port}/{Path(place).name}"
+            assert titles(remote, 1000) == titles(place, 1000)
+            assert len(titles(remote, 1000)) > 3
+        finally:
+            server.shutdown()

@@ -122,28 +122,9 @@ def assemble(
     """
     rows = _ROWS.empty_table()
     summaries: list[SourceSummary] = []
-    seen = refusals.rows
     for offer in offers:
-        sifted = _sifted(offer)
-        usable = refusals.sift(sifted, "query")
-        refused, seen = refusals.rows - seen, refusals.rows
         room = size - sum(s.kept for s in summaries)
-        taken = _within(usable, rows["query"], _least(offer.budget, room))
-        new, repeated = _news(taken, rows["query"])
-        offered = offer.rows.num_rows if offer.offered is None else offer.offered + refused
-        empty = offer.rows.num_rows - sifted.num_rows
-        summary = SourceSummary(
-            source=str(offer.source),
-            offered=offered,
-            kept=new,
-            in_earlier_source=taken.num_rows - new - repeated,
-            repeated=repeated,
-            over_budget=offered - refused - empty - taken.num_rows,
-            empty=empty,
-            refused=refused,
-            budget=offer.budget,
-            cut=_cut(offer.ranked_by, usable, taken.num_rows),
-        )
+        taken, summary = _take(offer, refusals, rows["query"], room)
         summaries.append(summary)
         rows = pa.concat_tables([rows, taken])
     merged, examples = _merged(rows)
@@ -161,6 +142,33 @@ def assemble(
     return QueryList(queries, summary_of_all)
 
 
+def _take(
+    offer: Offer, refusals: Refusals, earlier: pa.ChunkedArray, room: int
+) -> tuple[pa.Table, SourceSummary]:
+    """Return the rows of an offer that go into the list, and what became of the others."""
+    named = _named(offer)
+    usable = refusals.sift(named, "query")
+    budget = room if offer.budget is None else min(offer.budget, room)
+    taken = _within(usable, earlier, budget)
+    new, repeated = _news(taken, earlier)
+    offered = offer.rows.num_rows if offer.offered is None else offer.offered
+    refused = offer.refused + named.num_rows - usable.num_rows
+    empty = offer.rows.num_rows - named.num_rows
+    summary = SourceSummary(
+        source=str(offer.source),
+        offered=offered,
+        kept=new,
+        in_earlier_source=taken.num_rows - new - repeated,
+        repeated=repeated,
+        over_budget=offered - refused - empty - taken.num_rows,
+        empty=empty,
+        refused=refused,
+        budget=offer.budget,
+        cut=_cut(offer.ranked_by, usable, taken.num_rows),
+    )
+    return taken, summary
+
+
 def check_budgets(summary: Summary) -> None:
     """Refuse a list in which a source falls short of its budget.
 
@@ -175,11 +183,7 @@ def check_budgets(summary: Summary) -> None:
         )
 
 
-def _least(budget: int | None, room: int) -> int:
-    return room if budget is None else min(budget, room)
-
-
-def _sifted(offer: Offer) -> pa.Table:
+def _named(offer: Offer) -> pa.Table:
     """Return an offer's rows as ``_ROWS``, without those that normalise to nothing."""
     offered = offer.rows
     query = normalise_column(offered["surface"])
@@ -312,6 +316,7 @@ def _warnings(summaries: list[SourceSummary]) -> list[str]:
 def _short(summaries: list[SourceSummary]) -> list[str]:
     return [
         f"{s.source} adds {s.kept:,} queries, fewer than its budget of {s.budget:,}"
+        + (": the list is full" if s.over_budget else "")
         for s in summaries
         if s.budget is not None and s.kept < s.budget
     ]

@@ -74,6 +74,7 @@ class Offer(NamedTuple):
         rows: ``OFFER``, best first; of very many only those that can come into question.
         budget: new queries it may add, or None.
         offered: rows it has in all; None if ``rows`` are all.
+        refused: how many of them are in refused scripts, and not in ``rows``.
         ranked_by: the column that decides the order, if one does.
     """
 
@@ -81,6 +82,7 @@ class Offer(NamedTuple):
     rows: pa.Table
     budget: int | None = None
     offered: int | None = None
+    refused: int = 0
     ranked_by: str | None = None
 
 
@@ -113,15 +115,14 @@ def _of_wikipedia(
     # No more than these can be taken, or be passed over for what earlier sources have.
     most = 2 * section.size
     if counted.grams:
-        best = ranks.Best(GRAMS, most, _COUNT)
-        for words in _at_least(counted, 1, wikipedia.unigram_min_count):
-            best.add(refusals.sift(words, "gram"))
-        yield _ranked(Source.UNIGRAM, best, wikipedia.unigram_budget, "count")
+        words = _at_least(counted, 1, wikipedia.unigram_min_count)
+        best, refused = _best(words, ranks.Best(GRAMS, most, _COUNT), refusals)
+        yield _ranked(Source.UNIGRAM, best, refused, wikipedia.unigram_budget)
         for source, sizes, budget in _runs(wikipedia):
-            best = ranks.Best(ranks.SCORED, budget + section.size, _PMI)
-            for scored in _scored(wikipedia, counted, sizes):
-                best.add(refusals.sift(scored, "gram"))
-            yield _ranked(source, best, budget, "pmi")
+            scored = _scored(wikipedia, counted, sizes)
+            empty = ranks.Best(ranks.SCORED, budget + section.size, _PMI)
+            best, refused = _best(scored, empty, refusals)
+            yield _ranked(source, best, refused, budget)
     if wikipedia.titles and counted.titles:
         yield _titles(section, wikipedia, counted, ranks.Best(titles.TITLES, most, _VIEWS))
 
@@ -143,7 +144,7 @@ def _runs(wikipedia: WikipediaSource) -> Iterator[tuple[Source, list[tuple[int, 
 def _scored(
     wikipedia: WikipediaSource, counted: Counted, sizes: list[tuple[int, int]]
 ) -> Iterator[pa.Table]:
-    # a word occurs at least as often as what it stands in
+    # in the same text, a word occurs at least as often as what it stands in
     floor = min(count for _, count in sizes)
     vocabulary = ranks.Vocabulary(_at_least(counted, 1, floor), counted.tokens)
     least = wikipedia.bigram_min_pmi if sizes[0][0] == 2 else None
@@ -151,11 +152,23 @@ def _scored(
         yield from ranks.scored(_at_least(counted, n, count), vocabulary, least)
 
 
-def _ranked(source: Source, best: ranks.Best, budget: int | None, by: str) -> Offer:
+def _best(
+    tables: Iterator[pa.Table], best: ranks.Best, refusals: Refusals
+) -> tuple[ranks.Best, int]:
+    """Return the best rows of tables of grams, and how many rows were refused before."""
+    before = refusals.rows
+    for table in tables:
+        best.add(refusals.sift(table, "gram"))
+    return best, refusals.rows - before
+
+
+def _ranked(source: Source, best: ranks.Best, refused: int, budget: int | None) -> Offer:
     rows = best.rows()
+    by = "pmi" if "pmi" in rows.column_names else "count"
     pmi = rows["pmi"] if by == "pmi" else pa.nulls(len(rows), pa.float64())
     columns = [rows["gram"], rows["count"], pmi, pa.nulls(len(rows), pa.int64())]
-    return Offer(source, pa.table(columns, schema=OFFER), budget, best.seen, by)
+    offer = pa.table(columns, schema=OFFER)
+    return Offer(source, offer, budget, best.seen + refused, refused, by)
 
 
 def _titles(
@@ -168,7 +181,7 @@ def _titles(
     offer = pa.table([titles.plain(rows["title"]), *nothing, rows["views"]], schema=OFFER)
     viewed = rows["views"].null_count < len(rows)
     by = "views" if viewed else None
-    return Offer(Source.TITLE, offer, wikipedia.title_budget, best.seen, by)
+    return Offer(Source.TITLE, offer, wikipedia.title_budget, best.seen, ranked_by=by)
 
 
 def _things(ranked: pa.Table, language: str, min_views: int) -> pa.Table:
