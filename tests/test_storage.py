@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from wit_builder import storage
+from wit_builder import leftovers, storage
 from wit_builder.errors import StorageError
 
 
@@ -127,7 +127,7 @@ def test_a_missing_file_is_named_with_a_fix(folder: str) -> None:
 def test_no_right_to_a_bucket_is_a_storage_error_without_the_secret() -> None:
     """Wrong keys give one line that names the bucket and shows no key."""
     script = (
-        "from wit_builder import storage\n"
+        "from wit_builder import leftovers, storage\n"
         "try: storage.publish_bytes('s3://wit-tests/x', b'1')\n"
         "except Exception as e: print(type(e).__name__, e)\n"
     )
@@ -157,14 +157,14 @@ def test_a_full_disk_is_named() -> None:
 def test_an_unreadable_parquet_file_is_named(tmp_path: Path) -> None:
     """Garbage under a parquet name is a storage error, not a traceback."""
     (tmp_path / "bad.parquet").write_bytes(b"not parquet at all")
-    with pytest.raises(StorageError, match=r"not a readable parquet file.*bad\.parquet"):
+    with pytest.raises(StorageError, match=r"not a readable Arrow or parquet file.*bad\.parquet"):
         storage.read_parquet(str(tmp_path / "bad.parquet"))
 
 
 def test_sweep_removes_parts_of_dead_processes_only(tmp_path: Path) -> None:
     """What a killed process left goes; what a living one is writing stays."""
     script = (
-        "import os, sys\nfrom wit_builder import storage\n"
+        "import os, sys\nfrom wit_builder import leftovers, storage\n"
         "with storage.publish(sys.argv[1]) as p:\n"
         "    p.write_bytes(b'half'); os.kill(os.getpid(), 9)\n"
     )
@@ -172,5 +172,5 @@ def test_sweep_removes_parts_of_dead_processes_only(tmp_path: Path) -> None:
     with storage.publish(str(tmp_path / "living")) as path:
         path.write_bytes(b"x")
         assert len(list(tmp_path.glob(".*.part"))) == 2
-        assert storage.sweep(str(tmp_path)) == 1
+        assert leftovers.sweep(str(tmp_path)) == 1
     assert [p.name for p in tmp_path.iterdir()] == ["living"]

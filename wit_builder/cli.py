@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import re
 import signal
 import sys
@@ -167,7 +168,7 @@ def queries_show(root: Root, query: str | None = None, /) -> None:
     from wit_builder.queries import build, explain, show
     from wit_builder.tables import QUERIES
 
-    if query:
+    if query is not None:
         _print_rows(list(explain.explain(root, query)))
         return
     table = storage.read_parquet(storage.join(root, build.LIST), QUERIES.names)
@@ -275,6 +276,9 @@ def status(arguments: list[str]) -> int:
     except WitError as error:
         print(f"wit: {error}", file=sys.stderr)
         return FAILED
+    except BrokenPipeError:  # whoever read the output has seen enough
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - for what Python flushes at exit
+        return DONE
     except KeyboardInterrupt:
         print("wit: interrupted -> start the same command again to go on", file=sys.stderr)
         return INTERRUPTED

@@ -1,13 +1,17 @@
-"""What units of another recipe left in a run's folder that were killed before their markers.
+"""What processes that were killed left in a run's folder.
 
-Nobody would know of such files, yet they would be read where a folder is read by its names: by the
-report, and by whoever takes all tars of ``shards``. Markers tell of everything else.
+``sweep`` removes files that were not published yet. ``remove`` removes what units of another recipe
+published before they were killed, without a marker: nobody would know of such files, yet they would
+be read where a folder is read by its names: by the report, and by whoever takes all tars of
+``shards``. Markers tell of everything else.
 """
 
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Iterable
+from pathlib import Path
 
 from wit_builder import storage
 from wit_builder.units import Marker
@@ -37,3 +41,19 @@ def remove(place: str, markers: Iterable[Marker]) -> None:
         for name in storage.sizes(storage.join(place, folder)):
             if ours.fullmatch(name) and f"{generation}/{folder}/{name}" not in standing:
                 storage.remove(storage.join(place, folder, name))
+
+
+def sweep(root: str) -> int:
+    """Remove parts that dead processes of this host left unpublished; return how many."""
+    folder = Path(storage.filesystem(root)[1])
+    if storage.is_remote(root) or not folder.is_dir():
+        return 0
+    host = re.escape(socket.gethostname())
+    pattern = re.compile(rf"\..+\.{host}\.(\d+)\.part")
+    swept = 0
+    for path in folder.rglob(".*.part"):
+        match = pattern.fullmatch(path.name)
+        if match and not Path(f"/proc/{match[1]}").exists():
+            path.unlink(missing_ok=True)
+            swept += 1
+    return swept

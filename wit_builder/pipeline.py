@@ -92,7 +92,7 @@ class Build:
         return storage.join(self.run.root, self.generation, *parts)
 
     def _publish_recipe(self) -> None:
-        storage.sweep(self.run.root)
+        leftovers.sweep(self.run.root)
         url = storage.join(self.run.root, "recipe.toml")
         storage.publish_bytes(url, recipes.dump(self.recipe).encode())
 

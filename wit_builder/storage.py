@@ -330,21 +330,40 @@ def write_parquet(url: str, table: pa.Table, group_rows: int | None = None) -> P
     return done[0]
 
 
+@contextlib.contextmanager
+def open_arrow(url: str) -> Iterator[pa.NativeFile]:
+    """Give a file for Arrow to read; nothing of it may be read with threads if it is remote.
+
+    A local file has no Python in it: should one of Arrow's threads be the last to let go of a
+    Python object, while the interpreter ends, the process would abort.
+
+    Raises:
+        StorageError: it is not there, or what is read of it is damaged.
+    """
+    with translated(url, "read"):
+        try:
+            if is_remote(url):
+                with open_read(url) as stream:
+                    yield pa.PythonFile(stream, mode="r")
+            else:
+                with pa.OSFile(filesystem(url)[1]) as file:
+                    yield file
+        except pa.ArrowInvalid as error:
+            raise StorageError(
+                f"not a readable Arrow or parquet file: {_plain(error)}",
+                where=redact(url),
+                fix="remove it and start again: its unit will be done anew",
+            ) from error
+
+
 def read_parquet(url: str, columns: list[str] | None = None) -> pa.Table:
     """Return a parquet file's table, or some of its columns.
 
     Raises:
         StorageError: not there, not readable, not parquet, or without one of the columns.
     """
-    with open_read(url) as stream, translated(url, "read"):
-        try:
-            table = pq.ParquetFile(stream).read(columns=columns)
-        except pa.ArrowInvalid as error:
-            raise StorageError(
-                f"not a readable parquet file: {_plain(error)}",
-                where=redact(url),
-                fix="remove it and start again: its unit will be done anew",
-            ) from error
+    with open_arrow(url) as file:
+        table = pq.ParquetFile(file).read(columns=columns, use_threads=not is_remote(url))
     if missing := set(columns or ()) - set(table.column_names):
         raise StorageError(
             f"the table has no column {', '.join(sorted(missing))}",
@@ -360,17 +379,10 @@ def read_batches(url: str) -> Iterator[pa.Table]:
     Raises:
         StorageError: not there, not readable, or not an Arrow IPC file.
     """
-    with open_read(url) as stream, translated(url, "read"):
-        try:
-            reader = pa.ipc.open_file(pa.PythonFile(stream, mode="r"))
-            for i in range(reader.num_record_batches):
-                yield pa.Table.from_batches([reader.get_batch(i)])
-        except pa.ArrowInvalid as error:
-            raise StorageError(
-                f"not a readable Arrow file: {_plain(error)}",
-                where=redact(url),
-                fix="remove it and start again: its unit will be done anew",
-            ) from error
+    with open_arrow(url) as file:
+        reader = pa.ipc.open_file(file)
+        for i in range(reader.num_record_batches):
+            yield pa.Table.from_batches([reader.get_batch(i)])
 
 
 def remove(url: str) -> None:
@@ -382,19 +394,3 @@ def remove(url: str) -> None:
     fs, path = filesystem(url)
     with translated(url, "remove"), contextlib.suppress(FileNotFoundError):
         fs.rm(path, recursive=True)
-
-
-def sweep(root: str) -> int:
-    """Remove parts that dead processes of this host left unpublished; return how many."""
-    folder = Path(filesystem(root)[1])
-    if is_remote(root) or not folder.is_dir():
-        return 0
-    host = re.escape(socket.gethostname())
-    pattern = re.compile(rf"\..+\.{host}\.(\d+)\.part")
-    swept = 0
-    for path in folder.rglob(".*.part"):
-        match = pattern.fullmatch(path.name)
-        if match and not Path(f"/proc/{match[1]}").exists():
-            path.unlink(missing_ok=True)
-            swept += 1
-    return swept

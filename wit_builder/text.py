@@ -76,6 +76,7 @@ def _normalise_by_arrow(texts: pa.Array) -> pa.Array:
 
 def _untrimmed(texts: pa.Array) -> pa.Array:
     lower = pc.utf8_lower(pc.utf8_normalize(texts, form="NFKC"))
+    lower = pc.utf8_normalize(lower, form="NFKC")  # some pairs compose in lower case only
     return pc.replace_substring_regex(lower, _NOT_TOKEN, " ")
 
 

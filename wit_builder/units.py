@@ -110,6 +110,7 @@ def perform(task: Task) -> Marker | Failure:
         seconds = round(time.monotonic() - started, 3)
         marker = Marker(task.unit.name, task.digest, outputs, done.counts, seconds)
         storage.publish_bytes(_marker_url(task.folder, task.unit), msgspec.json.encode(marker))
+        _remove_former(task, marker)
     except WitError as error:
         # storage may be back in a moment; a wrong recipe or a bad input will not mend itself
         again = isinstance(error, StorageError)
@@ -129,6 +130,16 @@ def _disown(task: Task) -> None:
     if task.before is not None:
         void = msgspec.structs.replace(task.before, digest="")
         storage.publish_bytes(_marker_url(task.folder, task.unit), msgspec.json.encode(void))
+
+
+def _remove_former(task: Task, marker: Marker) -> None:
+    """Remove what an earlier time published under names that this one did not."""
+    for gone in _places(task.before) - _places(marker):
+        storage.remove(storage.join(task.root, gone))
+
+
+def _places(marker: Marker | None) -> set[str]:
+    return {output.url for output in marker.outputs} if marker else set()
 
 
 def _relative(output: Published, root: str) -> Published:

@@ -193,5 +193,5 @@ def test_no_candidates(job: MatchJob) -> None:
 def test_a_damaged_candidates_file_is_an_error(job: MatchJob) -> None:
     """A candidates file that is not Arrow is an error that names it and the fix."""
     Path(job.candidates).write_bytes(b"not arrow")
-    with pytest.raises(StorageError, match=r"not a readable Arrow file.*c\.arrow"):
+    with pytest.raises(StorageError, match=r"not a readable Arrow or parquet file.*c\.arrow"):
         match.run(job)

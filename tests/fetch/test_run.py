@@ -176,7 +176,9 @@ def test_a_damaged_part_is_named(web, job_of):
     job = job_of(numbered(web, 2))
     [_, table] = run(job).outputs
     Path(table.url).write_bytes(b"PAR1 and then nothing")
-    with pytest.raises(StorageError, match=r"not a readable parquet file.*00000-00000\.parquet"):
+    with pytest.raises(
+        StorageError, match=r"not a readable Arrow or parquet file.*00000-00000\.parquet"
+    ):
         run(job)
 
 

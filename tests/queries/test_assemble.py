@@ -12,6 +12,7 @@ from wit_builder.errors import QueryListError
 from wit_builder.queries.assemble import Cut, QueryList, assemble, check_budgets
 from wit_builder.queries.scripts import Refusals
 from wit_builder.queries.sources import OFFER, Offer
+from wit_builder.recipe import QueriesSection
 from wit_builder.tables import Source
 from wit_builder.text import normalise
 
@@ -30,7 +31,7 @@ def offer(source: Source, *surfaces: str, budget: int | None = None, **figures: 
 
 def made_of(*offers: Offer, size: int = 500_000) -> QueryList:
     """Return the list that offers make."""
-    return assemble(offers, Refusals(), size=size)
+    return assemble(offers, Refusals(), QueriesSection(size=size))
 
 
 def test_first_source_keeps_a_duplicate():

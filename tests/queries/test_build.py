@@ -159,11 +159,11 @@ def test_page_views_rank_titles(dumps, tmp_path):
     for changed, expected in (
         (replace(wikipedia, title_min_views=10), ["new york", "dog"]),
         (replace(wikipedia, title_budget=1), ["new york"]),
-        (replace(wikipedia, views_of="desktop"), ["dog", "cat"]),
+        (replace(wikipedia, views_of="desktop"), ["dog", "cat", "new york"]),
     ):
         built(replace(settings, wikipedia=changed), tmp_path / "run")
         titles = [query for query, source in rows(tmp_path / "run") if source == "title"]
-        assert titles[: len(expected)] == expected, changed
+        assert titles == expected, changed
 
 
 def test_ready_counts_and_title_lists(dumps, tmp_path):
@@ -204,7 +204,7 @@ def test_a_table_for_a_dump(dumps, tmp_path):
     ("flaw", "columns", "message"),
     [
         ("no-text", {"title": ["a"]}, r"no column text .*it has title"),
-        ("not-parquet", None, "not a readable parquet file"),
+        ("not-parquet", None, "not a readable Arrow or parquet file"),
     ],
 )
 def test_a_table_that_is_no_dump(tmp_path, flaw, columns, message):
@@ -217,6 +217,80 @@ def test_a_table_that_is_no_dump(tmp_path, flaw, columns, message):
     with pytest.raises(QueryListError, match=message) as caught:
         built(section([str(place)]), tmp_path / "run")
     assert str(place) in str(caught.value)
+
+
+def test_only_an_index(tmp_path):
+    """The index of a multistream dump, named alone, is not passed over in silence."""
+    place = tmp_path / "enwiki-multistream-index.txt.bz2"
+    place.write_bytes(bz2.compress(b"600:1:Dog"))
+    with pytest.raises(QueryListError, match=r"the index of a dump is no dump.*index\.txt"):
+        built(section([str(place)]), tmp_path / "run")
+
+
+def test_no_article(tmp_path):
+    """Dumps without any article are an error that names them."""
+    (tmp_path / "talk.xml.bz2").write_bytes(dump_of([], REDIRECT))
+    with pytest.raises(QueryListError, match=r"no article in the dumps.*talk\.xml\.bz2"):
+        built(section([str(tmp_path / "talk.xml.bz2")]), tmp_path / "run")
+
+
+def test_another_language_than_asked_for(data_dir, tmp_path):
+    """A dump, or page views, of another language than the recipe's are warned about."""
+    (tmp_path / "pageviews.gz").write_bytes(gzip.compress(b"fr Chien 5 0\n"))
+    settings = section(
+        [str(data_dir / "bgwiki-excerpt.xml.bz2")], pageviews=[str(tmp_path / "pageviews.gz")]
+    )
+    built(settings, tmp_path / "run")
+    warnings = build.read_summary(str(tmp_path / "run")).warnings
+    assert "3 pages of the dumps are in 'bg', and queries.language is 'en'" in warnings
+    assert "no line of the page view files is of the Wikipedia 'en'" in warnings
+
+
+def test_titles_beside_page_views_without_a_dump(tmp_path):
+    """Without a dump, titles come from page views and from lists alike."""
+    (tmp_path / "pageviews.gz").write_bytes(gzip.compress(b"en Dog 5 0\nen Talk:Dog 9 0\n"))
+    (tmp_path / "titles.txt").write_text("Cat\n")
+    wikipedia = WikipediaSource(
+        pageviews=[str(tmp_path / "pageviews.gz")], title_lists=[str(tmp_path / "titles.txt")]
+    )
+    built(QueriesSection(numbers=0, wikipedia=wikipedia), tmp_path / "run")
+    assert rows(tmp_path / "run") == [("dog", "title"), ("cat", "title")]
+
+
+def test_scripts_take_no_room_from_titles(tmp_path):
+    """Titles in refused scripts, however much viewed, leave the others their place."""
+    lines = "".join(f"en \u732b{k} 99 0\n" for k in range(9)) + "en Dog 5 0\n"
+    (tmp_path / "pageviews.gz").write_bytes(gzip.compress(lines.encode()))
+    wikipedia = WikipediaSource(pageviews=[str(tmp_path / "pageviews.gz")])
+    built(QueriesSection(numbers=0, size=1, wikipedia=wikipedia), tmp_path / "run")
+    assert rows(tmp_path / "run") == [("dog", "title")]
+
+
+def test_changed_recipes_give_what_a_fresh_run_gives(dumps, tmp_path):
+    """One run under one recipe after another has, each time, the bytes of a run of its own."""
+    (tmp_path / "pageviews.gz").write_bytes(gzip.compress(b"en Dog 5 0\n"))
+    (tmp_path / "foreign.gz").write_bytes(gzip.compress(b"de Hund 5 0\n"))
+    (tmp_path / "titles.csv").write_text("title,views\nOx,3\n")
+    (tmp_path / "more.csv").write_text("gram,count\ndog,3\n")
+    changes: list[dict[str, object]] = [
+        {},
+        {"pageviews": [str(tmp_path / "foreign.gz")]},
+        {"pageviews": [str(tmp_path / "pageviews.gz")]},
+        {"title_lists": [str(tmp_path / "titles.csv")]},
+        {"titles": False},
+        {"counts": [str(tmp_path / "more.csv")]},
+        {"longest_gram": 3},
+        {"unigram_min_count": 1},
+    ]
+    for number, change in enumerate(changes):
+        settings = replace(section(dumps, **change), buckets=number % 3)
+        changed = built(settings, tmp_path / "run")
+        assert changed == built(settings, tmp_path / f"fresh{number}"), change
+        left, fresh = (
+            sorted(p.name for p in (tmp_path / root / "queries").rglob("*") if p.is_file())
+            for root in ("run", f"fresh{number}")
+        )
+        assert left == fresh, change
 
 
 def test_strict_budgets(dumps, tmp_path):
@@ -239,9 +313,9 @@ def test_truncated_dump_publishes_no_list(dumps, tmp_path):
 
 
 def test_missing_wordnet_is_told_in_its_own_words(tmp_path):
-    """A folder that is no WordNet fails its unit with the file and the recipe key."""
+    """A folder that is no WordNet is refused with the file and the recipe key, before counting."""
     settings = QueriesSection(wordnet=WordNetSource(path=str(tmp_path / "none")))
-    with pytest.raises(UnitsFailedError, match=r"none/data\.noun.*queries\.wordnet\.path"):
+    with pytest.raises(QueryListError, match=r"none/data\.noun.*queries\.wordnet\.path"):
         built(settings, tmp_path / "run")
 
 

@@ -90,5 +90,5 @@ def test_a_damaged_table(table, tmp_path):
     data = bytearray(Path(table).read_bytes())
     data[4:200] = b"\0" * 196
     Path(table).write_bytes(data)
-    with pytest.raises(QueryListError, match=r"not a readable parquet file.*dump\.parquet"):
+    with pytest.raises(QueryListError, match=r"cannot read the dump.*dump\.parquet"):
         count.run_count(CountJob(Rows(table, 0, 5), 2, 1, str(tmp_path / "out")))

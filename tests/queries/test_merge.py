@@ -31,9 +31,9 @@ def test_merged_counts(tmp_path_factory, parts, random):
     merged: dict[str, int] = {}
     for bucket in range(2):
         out = str(folder / f"{bucket}.parquet")
-        done = merge.run_merge(merge.MergeJob(sources, bucket, out))
+        done = merge.run_sum(merge.SumJob(sources, bucket, out))
         shuffled = random.sample(sources, len(sources))
-        again = merge.run_merge(merge.MergeJob(shuffled, bucket, str(folder / "again")))
+        again = merge.run_sum(merge.SumJob(shuffled, bucket, str(folder / "again")))
         assert done.outputs[0].xxh3 == again.outputs[0].xxh3
         rows = storage.read_parquet(out).to_pylist()
         assert rows == sorted(rows, key=lambda r: (r["n"], -r["count"], r["gram"]))
@@ -60,7 +60,7 @@ def test_at_least(tmp_path, monkeypatch, n, count, expected):
     rows = [(f"w{i}", i) for i in range(1, 10)] + [("a b", 7), ("c d", 8)]
     partial = table(rows)
     exchange.scatter(partial, exchange.bucket_of(partial["gram"], 1), 1, str(tmp_path / "x"))
-    merge.run_merge(merge.MergeJob([str(tmp_path / "x")], 0, str(tmp_path / "m")))
+    merge.run_sum(merge.SumJob([str(tmp_path / "x")], 0, str(tmp_path / "m")))
     found = pa.concat_tables([GRAMS.empty_table(), *merge.at_least(str(tmp_path / "m"), n, count)])
     assert found.num_rows == expected
     assert all(r["n"] == n and r["count"] >= count for r in found.to_pylist())

@@ -13,6 +13,7 @@ from wit_builder.queries import show
 from wit_builder.queries.assemble import QueryList, assemble
 from wit_builder.queries.scripts import Refusals
 from wit_builder.queries.sources import OFFER, Offer
+from wit_builder.recipe import QueriesSection
 from wit_builder.tables import Source
 
 
@@ -34,7 +35,11 @@ def made() -> QueryList:
         offer(Source.TITLE, titles, ranked_by="views"),
     ]
     return assemble(
-        offers, Refusals(), tokens=1234, read={"count": {"articles": 5, "oversized": 0}}
+        offers,
+        Refusals(),
+        QueriesSection(),
+        tokens=1234,
+        read={"count": {"articles": 5, "oversized": 0}},
     )
 
 

@@ -27,7 +27,7 @@ def counted(folder: Path, grams: dict[str, int], titles: Mapping[str, int | None
     exchange.scatter(rows, exchange.bucket_of(rows["gram"], 2), 2, str(folder / "grams"))
     merged = [str(folder / f"{bucket}.parquet") for bucket in range(2)]
     for bucket, out in enumerate(merged):
-        merge.run_merge(merge.MergeJob([str(folder / "grams")], bucket, out))
+        merge.run_sum(merge.SumJob([str(folder / "grams")], bucket, out))
     ranked = []
     for number, (title, views) in enumerate(titles.items()):
         ranked.append(str(folder / f"t{number}.parquet"))

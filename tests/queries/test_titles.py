@@ -68,7 +68,9 @@ def finished(folder: Path, pages: list[str], views: list[str], buckets: int = 3)
     counts: Counter[str] = Counter()
     resolved = [str(folder / f"r{bucket}") for bucket in range(buckets)]
     for bucket, out in enumerate(resolved):
-        counts.update(run_resolve(ResolveJob(pages, views, bucket, buckets, out)).counts)
+        counts.update(
+            run_resolve(ResolveJob(pages, views, bool(pages), bucket, buckets, out)).counts
+        )
     tables = []
     for bucket in range(buckets):
         out = str(folder / f"t{bucket}.parquet")

@@ -14,11 +14,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+from msgspec.structs import replace
 
 from wit_builder import tables
 from wit_builder.errors import QueryListError
+from wit_builder.queries.count import IN_LANGUAGE
 from wit_builder.queries.scripts import Refusals, Refused
 from wit_builder.queries.sources import Offer
+from wit_builder.recipe import QueriesSection
 from wit_builder.tables import Source
 from wit_builder.text import normalise_column
 
@@ -57,6 +60,7 @@ class SourceSummary(msgspec.Struct, frozen=True):
     empty: int
     refused: int
     budget: int | None = None
+    ranked_by: str | None = None
     cut: Cut | None = None
 
 
@@ -70,11 +74,13 @@ class Merged(msgspec.Struct, frozen=True):
 class Summary(msgspec.Struct, frozen=True):
     """How a query list came about; ``summary.json`` beside it.
 
-    ``read`` tells what was read and skipped on the way, by stage. ``merged`` counts all queries
+    ``settings`` are those of the recipe, without the places of inputs. ``read`` tells what was read
+    and skipped on the way, by stage. ``merged`` counts all queries
     that join several spellings; the first ``MAX_EXAMPLES`` of them are listed.
     """
 
     queries: int
+    settings: QueriesSection
     tokens: int
     read: dict[str, dict[str, int]]
     sources: list[SourceSummary]
@@ -106,8 +112,8 @@ _ROWS = pa.schema(
 def assemble(
     offers: Iterable[Offer],
     refusals: Refusals,
+    settings: QueriesSection,
     *,
-    size: int = 500_000,
     tokens: int = 0,
     read: dict[str, dict[str, int]] | None = None,
 ) -> QueryList:
@@ -116,14 +122,14 @@ def assemble(
     Args:
         offers: in order of precedence; each is asked for when those before it are in the list.
         refusals: where rows in scripts that are refused are counted.
-        size: queries at most.
+        settings: the recipe's ``[queries]``: its size, and for the summary.
         tokens: how many were counted, for the summary.
         read: what each stage before counted, by its name, for the summary.
     """
     rows = _ROWS.empty_table()
     summaries: list[SourceSummary] = []
     for offer in offers:
-        room = size - sum(s.kept for s in summaries)
+        room = settings.size - sum(s.kept for s in summaries)
         taken, summary = _take(offer, refusals, rows["query"], room)
         summaries.append(summary)
         rows = pa.concat_tables([rows, taken])
@@ -131,13 +137,14 @@ def assemble(
     queries = _list(rows)
     summary_of_all = Summary(
         queries=queries.num_rows,
+        settings=without_places(settings),
         tokens=tokens,
         read=read or {},
         sources=summaries,
         merged=merged,
         merged_examples=examples,
         refused=refusals.by_script(),
-        warnings=_warnings(summaries),
+        warnings=_warnings(summaries) + _odd_reading(read or {}, settings.language),
     )
     return QueryList(queries, summary_of_all)
 
@@ -164,9 +171,23 @@ def _take(
         empty=empty,
         refused=refused,
         budget=offer.budget,
+        ranked_by=offer.ranked_by,
         cut=_cut(offer.ranked_by, usable, taken.num_rows),
     )
     return taken, summary
+
+
+def without_places(settings: QueriesSection) -> QueriesSection:
+    """Return settings without the places of inputs: what a list was made by, wherever they lie."""
+    wordnet, wikipedia = settings.wordnet, settings.wikipedia
+    return replace(
+        settings,
+        custom=[],
+        buckets=0,
+        wordnet=wordnet and replace(wordnet, path=""),
+        wikipedia=wikipedia
+        and replace(wikipedia, dumps=[], counts=[], title_lists=[], pageviews=[]),
+    )
 
 
 def check_budgets(summary: Summary) -> None:
@@ -200,7 +221,7 @@ def _within(rows: pa.Table, earlier: pa.ChunkedArray, budget: int) -> pa.Table:
 
 
 def _cut(by: str | None, rows: pa.Table, taken: int) -> Cut | None:
-    if by is None or not taken:
+    if by is None or by not in rows.column_names or not taken:
         return None
     queries = rows["query"]
     return Cut(
@@ -308,9 +329,26 @@ def _warnings(summaries: list[SourceSummary]) -> list[str]:
     unranked = [
         f"{s.source} is ranked by nothing, and {s.over_budget:,} rows had no room"
         for s in summaries
-        if s.over_budget and s.cut is None
+        if s.over_budget and not s.ranked_by
     ]
     return nothing + _short([s for s in summaries if s.offered]) + unranked
+
+
+def _odd_reading(read: dict[str, dict[str, int]], language: str) -> list[str]:
+    """Return what was read and can hardly be meant."""
+    counted = read.get("count", {})
+    others = {
+        name.removeprefix(IN_LANGUAGE): pages
+        for name, pages in counted.items()
+        if name.startswith(IN_LANGUAGE) and name != IN_LANGUAGE + language
+    }
+    odd = [
+        f"{pages:,} pages of the dumps are in {other!r}, and queries.language is {language!r}"
+        for other, pages in sorted(others.items())
+    ]
+    if read.get("views", {}).get("lines_of_project") == 0:
+        odd.append(f"no line of the page view files is of the Wikipedia {language!r}")
+    return odd
 
 
 def _short(summaries: list[SourceSummary]) -> list[str]:

@@ -1,8 +1,8 @@
 """``wit queries build``: count in parts, merge in buckets, rank titles by views, and make the list.
 
-Stages, each of units that any number of workers share: ``queries-count`` (parts of dumps, and ready
-counts), ``queries-views`` (page view files and title lists), ``queries-merge`` (counts, by gram),
-``queries-resolve`` and ``queries-titles`` (views, by title), ``queries`` (the list).
+Stages, each of units that any number of workers share: ``queries-count`` (parts of dumps, ready
+counts), ``queries-merge`` (counts, by gram), ``queries-lists`` and ``queries-views`` (titles, page
+views), ``queries-resolve`` and ``queries-titles`` (views, by title), ``queries`` (the list).
 """
 
 from __future__ import annotations
@@ -15,7 +15,13 @@ import msgspec
 from wit_builder import storage
 from wit_builder.errors import QueryListError, StorageError
 from wit_builder.queries import count, merge, pageviews, sources, streams, titles, wordnet
-from wit_builder.queries.assemble import QueryList, Summary, assemble, check_budgets
+from wit_builder.queries.assemble import (
+    QueryList,
+    Summary,
+    assemble,
+    check_budgets,
+    without_places,
+)
 from wit_builder.queries.count import CountJob
 from wit_builder.queries.scripts import Refusals
 from wit_builder.queries.sources import Counted
@@ -57,8 +63,8 @@ def build(section: QueriesSection, run: Run) -> Marker:
     """Make the query list of a run, and return its marker.
 
     Raises:
-        StorageError: a pattern matches nothing.
-        QueryListError: a dump is of an unknown kind, or not there.
+        QueryListError: a pattern matches nothing; a dump is not there, or has no article; a custom
+            list or a WordNet file cannot be used.
         UnitsFailedError: a source cannot be used, or the list would be empty.
     """
     return _Building(section, run).made()
@@ -72,13 +78,13 @@ class _Building:
         self._wikipedia = section.wikipedia or WikipediaSource(titles=False)
         self._identities: dict[str, str] = {}
         self._read: dict[str, dict[str, int]] = {}
-        self._dumps = [p for p in _places(self._wikipedia.dumps) if not streams.is_index(p)]
-        self._ready = _places(self._wikipedia.counts)
-        self._title_lists = _places(self._wikipedia.title_lists)
-        self._pageviews = _places(self._wikipedia.pageviews)
+        sources.check(section)  # before hours of counting
+        self._dumps = _dumps(self._wikipedia.dumps)
+        self._ready = _places(self._wikipedia.counts, "counts")
+        self._title_lists = _places(self._wikipedia.title_lists, "title_lists")
+        self._pageviews = _places(self._wikipedia.pageviews, "pageviews")
         # in a byte, a page view file has some four times as many distinct texts as the others
-        places = [*self._dumps, *self._ready, *self._title_lists, *4 * self._pageviews]
-        size = sum(storage.size_of(place) for place in places if storage.exists(place))
+        size = _size([*self._dumps, *self._ready, *self._title_lists]) + 4 * _size(self._pageviews)
         self._buckets = section.buckets or enough_buckets(size)
 
     def made(self) -> Marker:
@@ -97,6 +103,7 @@ class _Building:
             folder = self._section.wordnet.path
             files += [storage.join(folder, file) for file in wordnet.FILES]
         inputs = [*map(self._identity, files), *(m.identity for m in [*merged, *ranked])]
+        inputs.append(digest(self._read))  # what the summary tells, besides
         return self._do("queries", run_build, [Unit("list", inputs, job)], self._section)[0]
 
     def _count(self) -> list[Marker]:
@@ -106,10 +113,17 @@ class _Building:
         for part in self._parts():
             name = f"{len(units):05d}"
             job = CountJob(part, longest, self._buckets, self._at("parts", name))
-            inputs = [self._identity(part.place), digest([part.start, part.end])]
+            inputs = [self._identity(part.place), digest(part)]
             units.append(Unit(name, inputs, job))
         settings = [longest, self._buckets]
-        return self._do("queries-count", count.run_count, units, settings)
+        counting = self._do("queries-count", count.run_count, units, settings)
+        if self._dumps and not total(counting).get("articles"):
+            raise QueryListError(
+                "no article in the dumps",
+                where=", ".join(self._dumps[:3]),
+                fix="take pages-articles dumps; very old ones tell no namespace (<ns>) of a page",
+            )
+        return counting
 
     def _parts(self) -> Iterator[streams.Part | count.Rows | count.Ready]:
         for place in self._dumps:
@@ -124,16 +138,15 @@ class _Building:
         units = []
         for bucket in range(self._buckets if partials else 0):
             name = f"{bucket:05d}"
-            job = merge.MergeJob(partials, bucket, self._at("counts", f"{name}.parquet"))
+            job = merge.SumJob(partials, bucket, self._at("counts", f"{name}.parquet"))
             units.append(Unit(name, inputs, job))
-        return self._do("queries-merge", merge.run_merge, units)
+        return self._do("queries-merge", merge.run_sum, units)
 
     def _rank_titles(self, counting: Sequence[Marker]) -> list[Marker]:
         """Sum up the page views of articles, those of redirects to them included."""
-        wanted = self._wikipedia.titles
-        listed = self._read_lists() if wanted else []
-        viewed = self._read_views() if wanted else []
-        pages = self._urls([*counting, *listed], ".pages") if wanted else []
+        dumped = self._urls(counting, ".pages") if self._wikipedia.titles else []
+        listed, viewed = self._read_lists(), self._read_views()
+        pages = dumped + self._urls(listed, ".pages")
         views = self._urls([*viewed, *listed], ".views.arrow")
         buckets = range(self._buckets if pages or views else 0)
         inputs = _together([*counting, *listed, *viewed])
@@ -141,20 +154,28 @@ class _Building:
         for bucket in buckets:
             name = f"{bucket:05d}"
             out = self._at("resolved", f"{name}.arrow")
-            resolve = titles.ResolveJob(pages, views, bucket, self._buckets, out)
+            resolve = titles.ResolveJob(
+                pages=pages,
+                views=views,
+                all_pages=bool(dumped),
+                bucket=bucket,
+                buckets=self._buckets,
+                out=out,
+            )
             units.append(Unit(name, inputs, resolve))
-        resolved = self._do("queries-resolve", titles.run_resolve, units, self._buckets)
+        settings = [self._buckets, bool(dumped)]
+        resolved = self._do("queries-resolve", titles.run_resolve, units, settings)
         units = []
         for bucket in buckets:
             name = f"{bucket:05d}"
             out = self._at("titles", f"{name}.parquet")
             job = titles.TitlesJob(self._urls(resolved), bucket, bool(views), out)
             units.append(Unit(name, _together(resolved), job))
-        return self._do("queries-titles", titles.run_titles, units)
+        return self._do("queries-titles", titles.run_titles, units, bool(views))
 
     def _read_lists(self) -> list[Marker]:
         units = []
-        for number, place in enumerate(self._title_lists):
+        for number, place in enumerate(self._title_lists if self._wikipedia.titles else []):
             name = f"{number:05d}"
             job = titles.TitleListJob(place, self._buckets, self._at("lists", name))
             units.append(Unit(name, [self._identity(place)], job))
@@ -163,7 +184,7 @@ class _Building:
     def _read_views(self) -> list[Marker]:
         language, access = self._section.language, self._wikipedia.views_of
         units = []
-        for number, place in enumerate(self._pageviews):
+        for number, place in enumerate(self._pageviews if self._wikipedia.titles else []):
             name = f"{number:05d}"
             out = self._at("views", f"{name}.views.arrow")
             job = pageviews.ViewsJob(place, language, access, self._buckets, out)
@@ -198,14 +219,35 @@ class _Building:
         return [storage.join(self._run.root, url) for url in found]
 
 
+def _size(places: Sequence[str]) -> int:
+    return sum(storage.size_of(place) for place in places if storage.exists(place))
+
+
 def enough_buckets(size_bytes: int) -> int:
     """Return in how many buckets the counts of so many bytes of (packed) input are merged."""
     return min(_MOST_BUCKETS, max(1, -(-size_bytes // _BUCKET_BYTES)))
 
 
-def _places(patterns: Sequence[str]) -> list[str]:
+def _dumps(patterns: Sequence[str]) -> list[str]:
+    """Return the dumps that patterns name, without the indexes of multistream ones."""
+    found = _places(patterns, "dumps")
+    dumps = [place for place in found if not streams.is_index(place)]
+    if found and not dumps:
+        fix = "name the dump itself; its index is not needed"
+        raise QueryListError("the index of a dump is no dump", where=found[0], fix=fix)
+    return dumps
+
+
+def _places(patterns: Sequence[str], key: str) -> list[str]:
     """Return the files that patterns name, each once."""
-    return list(dict.fromkeys(place for pattern in patterns for place in storage.glob(pattern)))
+    found: dict[str, None] = {}
+    for pattern in patterns:
+        try:
+            found |= dict.fromkeys(storage.glob(pattern))
+        except StorageError as error:
+            fix = f"check queries.wikipedia.{key} in the recipe"
+            raise QueryListError(error.what, where=error.where, fix=fix) from error
+    return list(found)
 
 
 def _together(markers: Sequence[Marker]) -> list[str]:
@@ -249,10 +291,18 @@ def make_list(
     return assemble(
         sources.offers(section, counted, refusals),
         refusals,
-        size=section.size,
+        section,
         tokens=counted.tokens,
         read=read,
     )
+
+
+def is_current(root: str, summary: Summary, section: QueriesSection) -> bool:
+    """Return whether a run's list was made of its present counts, by the present recipe."""
+    folder = storage.join(root, "units", _GENERATION, "queries-merge")
+    data = storage.read_many(storage.list_files(folder, ".json")).values()
+    merged = total([msgspec.json.decode(marker, type=Marker) for marker in data])
+    return merged == summary.read.get("merge", {}) and summary.settings == without_places(section)
 
 
 def read_summary(root: str) -> Summary:

@@ -14,7 +14,7 @@ from wit_builder.errors import QueryListError, StorageError
 
 CHUNK_BYTES = 4 << 20
 
-_AGAIN = "download it again, and compare with the checksums published beside it"
+AGAIN = "download it again, and compare with the checksums published beside it"
 
 
 def chunks(place: str, source: str, fix: str) -> Iterator[bytes]:
@@ -43,11 +43,11 @@ def _read(stream: IO[bytes], place: str, raw: IO[bytes]) -> bytes:
         return stream.read(CHUNK_BYTES)
     except EOFError as error:
         where = f"{place}, byte {raw.tell()}"
-        raise QueryListError("the file is cut short", where=where, fix=_AGAIN) from error
+        raise QueryListError("the file is cut short", where=where, fix=AGAIN) from error
     except (OSError, zlib.error) as error:
         where = f"{place}, before byte {raw.tell()}"
         what = f"the file cannot be decompressed: {error}"
-        raise QueryListError(what, where=where, fix=_AGAIN) from error
+        raise QueryListError(what, where=where, fix=AGAIN) from error
 
 
 class Guarded:

@@ -20,7 +20,7 @@ from wit_builder import exchange, storage
 from wit_builder.errors import QueryListError, StorageError
 from wit_builder.queries import lists, wikipedia, wikitext
 from wit_builder.queries.grams import GRAMS, Counter
-from wit_builder.queries.streams import FIX, Part
+from wit_builder.queries.streams import Part
 from wit_builder.queries.title_form import forms
 from wit_builder.queries.titles import PAGES
 from wit_builder.queries.wikipedia import Article
@@ -28,8 +28,12 @@ from wit_builder.storage import Published
 from wit_builder.text import normalise_column
 from wit_builder.units import Done
 
+IN_LANGUAGE = "pages_in_"
+"""How a count's name begins that tells how many pages a dump says to be in a language."""
+
 _BATCH_CHARS = 8 << 20
 _BATCH_PAGES = 1 << 16
+_BATCH_ROWS = 256
 _GROUP_BYTES = 256 << 20
 _GROUP_ROWS = 8_000_000
 _FILE_ROWS = 2_000_000
@@ -44,11 +48,11 @@ class Rows(msgspec.Struct, frozen=True, tag=True):
 
 
 class Ready(msgspec.Struct, frozen=True, tag=True):
-    """Ready counts: row groups ``[start, end)`` of a parquet list, or a whole list (end 0)."""
+    """Ready counts: row groups ``[start, end)`` of a parquet list, or a whole list."""
 
     place: str
     start: int = 0
-    end: int = 0
+    end: int | None = None
 
 
 class CountJob(msgspec.Struct, frozen=True):
@@ -77,6 +81,8 @@ def table_parts(place: str) -> list[Rows]:
     """
     with _opened(place) as file:
         metadata = file.metadata
+        if not metadata.num_rows:
+            raise QueryListError("no row in the table", where=place, fix="take a full one")
         sizes = [metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups)]
     return [Rows(place, start, end) for start, end in _together(sizes, _GROUP_BYTES)]
 
@@ -95,7 +101,7 @@ def ready_parts(place: str) -> list[Ready]:
 
 def _together(sizes: list[int], enough: int) -> list[tuple[int, int]]:
     """Return runs of neighbours, ``[start, end)``, of about so much each."""
-    part = (np.cumsum(sizes) - 1) // enough
+    part = (np.cumsum(np.maximum(sizes, 1)) - 1) // enough
     starts = np.flatnonzero(np.diff(part, prepend=-1)).tolist()
     return list(zip(starts, [*starts[1:], len(sizes)], strict=True))
 
@@ -112,7 +118,8 @@ def run_count(job: CountJob) -> Done:
         return Done(_publish(partials, "gram", f"{job.out}.grams", job.buckets), counts)
     counter = Counter(job.longest)
     pages = _Pages(f"{job.out}.pages", job.buckets)
-    batches = _of_dump(job.part, counts) if isinstance(job.part, Part) else _of_table(job.part)
+    part = job.part
+    batches = _of_dump(part, counts) if isinstance(part, Part) else _of_table(part, counts)
     partials = _counted(batches, counter, pages.add)
     done = _publish(partials, "gram", f"{job.out}.grams", job.buckets)
     counts |= {"tokens": counter.tokens, "too_long": counter.too_long}
@@ -145,6 +152,8 @@ def _of_dump(part: Part, counts: dict[str, int]) -> Iterator[Batch]:
             texts, pages, chars = [], [], 0
     yield _batch(texts, pages, dump.hidden_links)
     counts |= {"pages": dump.pages, "oversized": dump.oversized}
+    if dump.language:
+        counts[f"{IN_LANGUAGE}{dump.language}"] = dump.pages
 
 
 def _batch(texts: list[str], pages: list[tuple[str, str | None]], hidden: frozenset[str]) -> Batch:
@@ -153,14 +162,18 @@ def _batch(texts: list[str], pages: list[tuple[str, str | None]], hidden: frozen
     return Batch(wikitext.plain_column(pa.array(texts, pa.string()), hidden), table)
 
 
-def _of_table(rows: Rows) -> Iterator[Batch]:
-    """Yield some thousand articles at a time; their text is plain already."""
+def _of_table(rows: Rows, counts: dict[str, int]) -> Iterator[Batch]:
+    """Yield some hundred articles at a time; their text is plain already."""
+    counts["oversized"] = 0
     groups = list(range(rows.start, rows.end))
     with _opened(rows.place) as file:
-        for batch in file.iter_batches(1024, groups, columns=["title", "text"]):
+        for batch in file.iter_batches(_BATCH_ROWS, groups, ["title", "text"], use_threads=False):
             title, text = (
                 batch[name].cast(pa.string()).fill_null("") for name in ("title", "text")
             )
+            fits = pc.less_equal(pc.utf8_length(text), wikipedia.MAX_PAGE_CHARS)
+            counts["oversized"] += len(text) - pc.sum(fits).as_py()
+            title, text = title.filter(fits), text.filter(fits)
             yield Batch(text, pa.table([title, pa.nulls(len(title), pa.string())], PAGES.names))
 
 
@@ -168,8 +181,8 @@ def _of_table(rows: Rows) -> Iterator[Batch]:
 def _opened(place: str) -> Iterator[pq.ParquetFile]:
     """Open a parquet dump; what is wrong with it is told with its place."""
     try:
-        with storage.open_read(place) as stream:
-            file = pq.ParquetFile(stream)
+        with storage.open_arrow(place) as opened:
+            file = pq.ParquetFile(opened)
             there = file.schema_arrow.names
             if missing := [name for name in ("title", "text") if name not in there]:
                 raise QueryListError(
@@ -181,9 +194,6 @@ def _opened(place: str) -> Iterator[pq.ParquetFile]:
     except StorageError as error:
         fix = "check queries.wikipedia.dumps in the recipe"
         raise QueryListError(f"cannot read the dump: {error.what}", where=place, fix=fix) from error
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
-        what = f"not a readable parquet file: {' '.join(str(error).split())}"
-        raise QueryListError(what, where=place, fix=FIX) from error
 
 
 def _counted(
@@ -203,6 +213,7 @@ class _Pages:
         self._out, self._buckets = out, buckets
         self._waiting = [PAGES.empty_table()]
         self._done: list[Published] = []
+        self._files = 0
 
     def add(self, pages: pa.Table) -> None:
         """Take some pages; one whose title no page can have is none."""
@@ -217,14 +228,15 @@ class _Pages:
         """Publish what waits; return all that was published so far."""
         pages = pa.concat_tables(self._waiting)
         self._waiting = [PAGES.empty_table()]
-        self._done += _publish([pages], "title", self._out, self._buckets, len(self._done) // 2)
+        self._done += _publish([pages], "title", self._out, self._buckets, self._files)
+        self._files += 1
         return self._done
 
 
 def _ready(part: Ready, longest: int, counts: dict[str, int]) -> Iterator[pa.Table]:
     """Yield ready counts as ``GRAMS``; empty and too long ones are counted and left out."""
     counts |= {"ready_counts": 0, "too_many_words": 0, "empty": 0}
-    groups = range(part.start, part.end) if part.end else None
+    groups = None if part.end is None else range(part.start, part.end)
     for table in lists.batches(part.place, "gram", "count", groups):
         gram = normalise_column(table["gram"])
         empty = pc.equal(gram, "")

@@ -15,7 +15,8 @@ from wit_builder.queries import build, ranks
 from wit_builder.queries.assemble import SourceSummary
 from wit_builder.queries.scripts import Refusals
 from wit_builder.queries.show import figure
-from wit_builder.recipe import QueriesSection, WikipediaSource
+from wit_builder.queries.sources import names_a_list
+from wit_builder.recipe import WikipediaSource
 from wit_builder.tables import QUERIES, Source
 from wit_builder.text import normalise
 
@@ -44,6 +45,8 @@ def explain(root: str, text: str) -> Iterator[tuple[str, str]]:
     else:
         yield query, "not in the list"
         yield from _why_not(counts, query)
+    if not counts.current:
+        yield "  but", "counts or recipe changed since the list was made: build it again"
 
 
 def _known(row: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -61,32 +64,33 @@ def _why_in(counts: _Counts, row: dict[str, Any]) -> str:
 
 
 def _why_not(counts: _Counts, query: str) -> Iterator[tuple[str, str]]:
+    """Yield why each source that could have a query does not bring it, by the rules of the list."""
     if not Refusals().sift(pa.table({"query": [query]}), "query").num_rows:
         yield "  refused", "it is in a script without spaces between words"
         return
-    words = query.count(" ") + 1
-    source = {1: Source.UNIGRAM, 2: Source.BIGRAM}.get(words, Source.NGRAM)
-    if counts.source(Source.UNIGRAM):
-        yield f"  {source}", _rank(counts, source, query, words)
-    if counts.source(Source.TITLE):
-        yield "  title", _viewed(counts, query)
-    others = [s.source for s in counts.summary.sources if s.source in _UNRANKED]
-    if others:
-        yield "  other sources", f"{', '.join(others)} have no such name"
+    for summary in counts.summary.sources:
+        if summary.source in _UNRANKED:
+            cut = f"none of the {summary.kept + summary.in_earlier_source:,} taken"
+            beyond = f"; {summary.over_budget:,} are beyond the cut" if summary.over_budget else ""
+            yield f"  {summary.source}", cut + beyond
+    if counts.settings.wikipedia:
+        words = query.count(" ") + 1
+        source = {1: Source.UNIGRAM, 2: Source.BIGRAM}.get(words, Source.NGRAM)
+        yield f"  {source}", _why_no_gram(counts, source, query, words)
+        yield "  title", _why_no_title(counts, query)
 
 
 _UNRANKED = (Source.CUSTOM, Source.NUMBER, Source.WORDNET)
 
 
-def _rank(counts: _Counts, source: Source, query: str, words: int) -> str:
-    """Return why a gram is not in the list."""
+def _why_no_gram(counts: _Counts, source: Source, query: str, words: int) -> str:
     wikipedia = counts.wikipedia
+    if words > wikipedia.longest_gram:
+        return f"runs of {words} words were not counted"
     floor = {1: wikipedia.unigram_min_count, 2: wikipedia.bigram_min_count}.get(
         words, wikipedia.ngram_min_count
     )
     count = counts.count(query)
-    if words > wikipedia.longest_gram:
-        return f"runs of {words} words were not counted"
     if count < floor:
         return f"{figure('count', count)}, fewer than the floor of {floor:,}"
     if words == 1:
@@ -94,38 +98,48 @@ def _rank(counts: _Counts, source: Source, query: str, words: int) -> str:
     pmi = counts.pmi(query, count)
     if pmi is None:
         return f"{figure('count', count)}, but a word of it was not counted"
+    least = wikipedia.bigram_min_pmi
+    if words == 2 and least is not None and pmi < least:
+        return f"{figure('pmi', pmi)}, less than the floor of {least:g}"
     return f"{figure('count', count)}, {_beyond(counts, source, 'pmi', pmi)}"
 
 
-def _viewed(counts: _Counts, query: str) -> str:
+def _why_no_title(counts: _Counts, query: str) -> str:
+    if not counts.wikipedia.titles:
+        return "titles were not asked for"
     found = counts.title(query)
     if found is None:
         return "no article has this title"
-    title, views = found["title"], found["views"]
-    least = counts.wikipedia.title_min_views
-    if views is None:
-        return f"{title!r} is one, but nothing ranks it"
-    if views < least:
+    title, views, least = found["title"], found["views"], counts.wikipedia.title_min_views
+    if names_a_list(pa.chunked_array([[title]]), counts.settings.language)[0].as_py():
+        return f"{title!r} names a list, not a thing"
+    if views is None and least:
+        return f"{title!r} has no views counted; the floor is {least:,}"
+    if views is not None and views < least:
         return f"{title!r} has {figure('views', views)}, fewer than the floor of {least:,}"
-    return f"{title!r} has {_beyond(counts, Source.TITLE, 'views', views)}"
+    return f"{title!r}: {_beyond(counts, Source.TITLE, 'views', views)}"
 
 
-def _beyond(counts: _Counts, source: Source, by: str, value: float) -> str:
+def _beyond(counts: _Counts, source: Source, by: str, value: float | None) -> str:
+    """Return why something that passes every floor is not in the list."""
+    has = "nothing ranks it" if value is None else figure(by, value)
     summary = counts.source(source)
-    cut = summary.cut if summary else None
-    if cut is None or value > cut.least:
-        return f"{figure(by, value)}, which a rule of {source}s leaves out"
-    return f"{figure(by, value)}; the cut is at {figure(by, cut.least)}"
+    if summary is None or summary.budget == 0:
+        return f"{has}; the budget of {source}s is 0"
+    if summary.cut is None:
+        return f"{has}; the list was full before"
+    return f"{has}; the cut is at {figure(by, summary.cut.least)}"
 
 
 class _Counts:
     """What a run counted, and by which rules it chose."""
 
     def __init__(self, root: str) -> None:
-        resolved = recipes.load(storage.join(root, "recipe.toml"), recipes.Recipe)
-        self.section: QueriesSection = resolved.queries
-        self.wikipedia = self.section.wikipedia or WikipediaSource(titles=False)
         self.summary = build.read_summary(root)
+        self.settings = self.summary.settings
+        self.wikipedia = self.settings.wikipedia or WikipediaSource(titles=False)
+        recipe = recipes.load(storage.join(root, "recipe.toml"), recipes.Recipe)
+        self.current = build.is_current(root, self.summary, recipe.queries)
         self._grams = storage.list_files(storage.join(root, build.COUNTS), ".parquet")
         self._titles = storage.list_files(storage.join(root, build.TITLES), ".parquet")
 

@@ -37,7 +37,7 @@ MAX_TOKEN_BYTES = 80
 table of grams of five tokens within the 2 GiB of a string array."""
 
 _WORD_SLOTS = 1 << 21
-_GRAM_SLOTS = 1 << 23
+_GRAM_SLOTS = 1 << 22
 _STEP = 1 << 19
 """Tokens taken at a time; so many entries can be added to a table after it was found half empty."""
 

@@ -22,7 +22,7 @@ GROUP_ROWS = 1 << 17
 _LEAST_ROWS = 2_000_000
 
 
-class MergeJob(msgspec.Struct, frozen=True):
+class SumJob(msgspec.Struct, frozen=True):
     """Sum up one bucket.
 
     Attributes:
@@ -36,7 +36,7 @@ class MergeJob(msgspec.Struct, frozen=True):
     out: str
 
 
-def run_merge(job: MergeJob) -> Done:
+def run_sum(job: SumJob) -> Done:
     """Publish the counts of one bucket.
 
     Raises:
@@ -81,13 +81,13 @@ def at_least(url: str, n: int, count: int) -> Iterator[pa.Table]:
     Raises:
         StorageError: the file is not there, or damaged.
     """
-    with storage.open_read(url) as stream, storage.translated(url, "read"):
-        file = pq.ParquetFile(stream)
+    with storage.open_arrow(url) as opened:
+        file = pq.ParquetFile(opened)
         for group in range(file.num_row_groups):
             found = file.metadata.row_group(group)
             sizes, counts = (found.column(i).statistics for i in (1, 2))
             if found.num_rows and sizes.min <= n <= sizes.max and counts.max >= count:
-                table = file.read_row_group(group)
+                table = file.read_row_group(group, use_threads=not storage.is_remote(url))
                 if sizes.min < sizes.max or counts.min < count:
                     wanted = pc.greater_equal(table["count"], count)
                     table = table.filter(pc.and_(pc.equal(table["n"], n), wanted))

@@ -47,7 +47,7 @@ MAX_MALFORMED_PERCENT: Final = 1
 
 _MAX_LINE_BYTES = 16 << 20
 _SHORTEST_LINE = len(b"a  1 0\n")
-_MAX_DIGITS = 18  # of an int64, with none to spare
+_MAX_DIGITS = 12  # so that no sum of a file passes an int64
 _EXAMPLE_CHARS = 80
 _FIX = "give Wikimedia's hourly pageviews or daily or monthly pageview_complete files"
 _SPACE, _NEWLINE = np.uint8(ord(" ")), np.uint8(ord("\n"))
@@ -145,7 +145,7 @@ class _Reader:
         lines, malformed = int(self.tally[_LINES]), int(self.tally[_MALFORMED])
         if not lines:
             raise QueryListError("the page view file is empty", where=self._job.place, fix=_FIX)
-        if malformed * 100 > max(lines, 100) * MAX_MALFORMED_PERCENT:
+        if malformed == lines or malformed * 100 > max(lines, 100) * MAX_MALFORMED_PERCENT:
             raise QueryListError(
                 f"{malformed:,} of {lines:,} lines are no page view counts, first {self._example}",
                 where=f"{self._job.place}, line {self.tally[_BAD_LINE]}",

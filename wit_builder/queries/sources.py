@@ -35,21 +35,19 @@ _PMI = [("pmi", "descending"), *_COUNT]
 _VIEWS = [("views", "descending"), ("title", "ascending")]
 
 _LIST_PAGES = {
-    "bg": "Списък ",
+    "bg": "Списък (?:на|с|от) ",  # noqa: RUF001 - Bulgarian
     "cs": "Seznam ",
-    "de": "Liste[n]? ",
+    "de": "Listen? (?:aller|der|des|von) ",
     "en": "Lists? of ",
     "es": "Lista de ",
-    "fr": "Liste ",
-    "it": "Lista ",
+    "fr": "Liste (?:de |des |du |d['\u2019])",
+    "it": "Liste? (?:di |dei |del |della |delle |degli |d['\u2019])",
     "nl": "Lijst van ",
-    "pl": "Lista ",
-    "pt": "Lista de ",
-    "ru": "Список ",
+    "pt": "Lista d[aeo]s? ",
     "sv": "Lista över ",
-    "uk": "Список ",
 }
-"""How titles begin that name a list, not a thing. Other languages have no rule, and keep theirs."""
+"""How titles begin that name a list, not a thing. Other languages have no rule, and keep theirs: in
+Polish or Russian such a title begins as "Schindler's List" does."""
 
 
 class Counted(msgspec.Struct, frozen=True):
@@ -99,7 +97,9 @@ def offers(section: QueriesSection, counted: Counted, refusals: Refusals) -> Ite
         StorageError: a table of counts cannot be read.
     """
     if section.custom:
-        yield Offer(Source.CUSTOM, _plain(_custom(section.custom)), section.custom_budget)
+        rows, weighed = _custom(section.custom)
+        by = "weight" if weighed else None
+        yield Offer(Source.CUSTOM, _plain(rows), section.custom_budget, ranked_by=by)
     if section.numbers:
         yield Offer(Source.NUMBER, _plain([str(number) for number in range(section.numbers)]))
     if section.wordnet:
@@ -109,22 +109,38 @@ def offers(section: QueriesSection, counted: Counted, refusals: Refusals) -> Ite
         yield from _of_wikipedia(section, section.wikipedia, counted, refusals)
 
 
+def check(section: QueriesSection) -> None:
+    """Refuse a section whose custom lists or WordNet files cannot be used.
+
+    Raises:
+        QueryListError: one cannot; says which and why.
+    """
+    _custom(section.custom)
+    if section.wordnet:
+        wordnet.check(section.wordnet.path)
+
+
 def _of_wikipedia(
     section: QueriesSection, wikipedia: WikipediaSource, counted: Counted, refusals: Refusals
 ) -> Iterator[Offer]:
     # No more than these can be taken, or be passed over for what earlier sources have.
     most = 2 * section.size
-    if counted.grams:
+    if wikipedia.unigram_budget != 0:
         words = _at_least(counted, 1, wikipedia.unigram_min_count)
         best, refused = _best(words, ranks.Best(GRAMS, most, _COUNT), refusals)
         yield _ranked(Source.UNIGRAM, best, refused, wikipedia.unigram_budget)
-        for source, sizes, budget in _runs(wikipedia):
-            scored = _scored(wikipedia, counted, sizes)
-            empty = ranks.Best(ranks.SCORED, budget + section.size, _PMI)
-            best, refused = _best(scored, empty, refusals)
-            yield _ranked(source, best, refused, budget)
-    if wikipedia.titles and counted.titles:
-        yield _titles(section, wikipedia, counted, ranks.Best(titles.TITLES, most, _VIEWS))
+    for source, sizes, budget in _runs(wikipedia):
+        scored = _scored(wikipedia, counted, sizes)
+        empty = ranks.Best(ranks.SCORED, budget + section.size, _PMI)
+        best, refused = _best(scored, empty, refusals)
+        yield _ranked(source, best, refused, budget)
+    if wikipedia.titles and wikipedia.title_budget != 0:
+        things = (
+            _things(storage.read_parquet(url), section.language, wikipedia.title_min_views)
+            for url in counted.titles
+        )
+        best, refused = _best(things, ranks.Best(titles.TITLES, most, _VIEWS), refusals, "query")
+        yield _titles(best, refused, wikipedia.title_budget)
 
 
 def _at_least(counted: Counted, n: int, count: int) -> Iterator[pa.Table]:
@@ -153,12 +169,12 @@ def _scored(
 
 
 def _best(
-    tables: Iterator[pa.Table], best: ranks.Best, refusals: Refusals
+    tables: Iterator[pa.Table], best: ranks.Best, refusals: Refusals, column: str = "gram"
 ) -> tuple[ranks.Best, int]:
-    """Return the best rows of tables of grams, and how many rows were refused before."""
+    """Return the best rows of tables, and how many rows were refused before."""
     before = refusals.rows
     for table in tables:
-        best.add(refusals.sift(table, "gram"))
+        best.add(refusals.sift(table, column))
     return best, refusals.rows - before
 
 
@@ -171,35 +187,39 @@ def _ranked(source: Source, best: ranks.Best, refused: int, budget: int | None) 
     return Offer(source, offer, budget, best.seen + refused, refused, by)
 
 
-def _titles(
-    section: QueriesSection, wikipedia: WikipediaSource, counted: Counted, best: ranks.Best
-) -> Offer:
-    for url in counted.titles:
-        best.add(_things(storage.read_parquet(url), section.language, wikipedia.title_min_views))
+def _titles(best: ranks.Best, refused: int, budget: int | None) -> Offer:
     rows = best.rows()
     nothing = [pa.nulls(len(rows), OFFER.field(i).type) for i in (1, 2)]
     offer = pa.table([titles.plain(rows["title"]), *nothing, rows["views"]], schema=OFFER)
     viewed = rows["views"].null_count < len(rows)
     by = "views" if viewed else None
-    return Offer(Source.TITLE, offer, wikipedia.title_budget, best.seen, ranked_by=by)
+    return Offer(Source.TITLE, offer, budget, best.seen + refused, refused, by)
 
 
 def _things(ranked: pa.Table, language: str, min_views: int) -> pa.Table:
     """Return the titles that are viewed enough and name a thing: no "List of ... characters"."""
     if min_views:
         ranked = ranked.filter(pc.greater_equal(ranked["views"], min_views).fill_null(False))
-    if language not in _LIST_PAGES:
-        return ranked
-    listing = pc.match_substring_regex(ranked["title"], f"^(?i:{_LIST_PAGES[language]})")
-    return ranked.filter(pc.invert(listing))
+    return ranked.filter(pc.invert(names_a_list(ranked["title"], language)))
 
 
-def _custom(places: list[str]) -> list[str]:
-    """Return the queries of all lists, heaviest first; equal weights, and none, as written."""
-    tables = [lists.read(place, "query", "weight") for place in places]
-    rows = pa.concat_tables(tables)
+def names_a_list(names: pa.ChunkedArray, language: str) -> pa.ChunkedArray:
+    """Return which titles name a list, not a thing, where a rule for the language is known."""
+    begins = _LIST_PAGES.get(language, r"[^\s\S]")
+    return pc.match_substring_regex(titles.plain(names), f"^(?i:{begins})")
+
+
+def _custom(places: list[str]) -> tuple[list[str], bool]:
+    """Return the queries of all lists, heaviest first, and whether any has a weight.
+
+    Equal weights, and none, stay as written.
+    """
+    if not places:
+        return [], False
+    rows = pa.concat_tables(lists.read(place, "query", "weight") for place in places)
     weights = rows["weight"].fill_null(0).to_numpy()
-    return rows["query"].take(pa.array(np.argsort(-weights, kind="stable"))).to_pylist()
+    order = pa.array(np.argsort(-weights, kind="stable"))
+    return rows["query"].take(order).to_pylist(), rows["weight"].null_count < len(rows)
 
 
 def _plain(surfaces: list[str]) -> pa.Table:

@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from wit_builder import storage
 from wit_builder.errors import QueryListError, StorageError
-from wit_builder.queries.compressed import Guarded
+from wit_builder.queries.compressed import AGAIN, Guarded
 
 PART_BYTES = 32 << 20
 """Compressed bytes of a part: some seconds of work, and a few million distinct grams."""
@@ -30,11 +30,10 @@ PART_BYTES = 32 << 20
 _INDEX = re.compile(r"-multistream-index\d*\.txt.*\.(?:bz2|gz|zst)$")
 _READ_BYTES = 256 << 10
 _PIECE_BYTES = 1 << 20
-_STREAM_START = re.compile(rb"BZh[1-9]\x31\x41\x59\x26\x53\x59")  # the last six are pi, in BCD
+_STREAM_START = re.compile(rb"BZh[1-9](?:\x31\x41\x59\x26\x53\x59|\x17\x72\x45\x38\x50\x90)")
+"""How a stream begins: block size, then pi in BCD if a block follows, the root of pi if none."""
 _SIGNATURE_BYTES = 10
-_EMPTY_STREAM = re.compile(rb"BZh[1-9]\x17\x72\x45\x38\x50\x90")
 _KINDS = (".xml", ".bz2", ".gz", ".zst")
-FIX = "download it again, and compare with the checksums published beside it"
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -127,11 +126,11 @@ class Pieces:
             return next(pieces, b"")
         except EOFError as error:
             where = f"{place}, byte {self.at}"
-            raise QueryListError("the dump is cut short", where=where, fix=FIX) from error
+            raise QueryListError("the dump is cut short", where=where, fix=AGAIN) from error
         except (OSError, zlib.error) as error:
             what = f"the dump cannot be decompressed: {error}"
             where = f"{place}, before byte {self.at}"
-            raise QueryListError(what, where=where, fix=FIX) from error
+            raise QueryListError(what, where=where, fix=AGAIN) from error
 
     def _decompressed(self, raw: IO[bytes], guarded: Guarded) -> Iterator[bytes]:
         place = self._part.place
@@ -190,7 +189,7 @@ def _zstd(raw: Guarded) -> Iterator[bytes]:
 
 def _expect_stream(begins: bytes) -> None:
     """Refuse bytes after the last stream of a part that the next part would not find."""
-    if begins and not _STREAM_START.match(begins) and not _EMPTY_STREAM.match(begins):
+    if begins and not _STREAM_START.match(begins):
         raise OSError("no stream where the next part begins")
 
 

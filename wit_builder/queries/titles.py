@@ -67,8 +67,9 @@ class ResolveJob(msgspec.Struct, frozen=True):
     """Resolve one bucket.
 
     Attributes:
-        pages: exchange files of ``PAGES`` by title; none if there are no dumps or title lists.
+        pages: exchange files of ``PAGES`` by title.
         views: exchange files of ``VIEWS`` by title.
+        all_pages: whether the pages are those of dumps, too; else what is viewed is a page as well.
         bucket: which to do.
         buckets: how many there are, before and after.
         out: place of the exchange file (``RESOLVED`` by title).
@@ -76,6 +77,7 @@ class ResolveJob(msgspec.Struct, frozen=True):
 
     pages: list[str]
     views: list[str]
+    all_pages: bool
     bucket: int
     buckets: int
     out: str
@@ -117,17 +119,17 @@ def run_resolve(job: ResolveJob) -> Done:
 
     Counted are ``articles`` and ``redirects`` (pages), ``unknown_titles`` and ``unknown_views``
     (viewed titles that no page has: deleted pages, other namespaces, typing errors; they are
-    dropped) and ``unresolved_redirects`` (to what can be no title). Without pages, views are taken
-    for articles' but for those of ``NAMESPACES``, which are counted as unknown.
+    dropped) and ``unresolved_redirects`` (to what can be no title). Without dumps, what is viewed
+    is taken for an article, but for those of ``NAMESPACES``, which are counted as unknown.
 
     Raises:
         StorageError: a file is missing or damaged, or cannot be written.
     """
     views = summed([_bucket(job.views, job.bucket, VIEWS)])
-    if job.pages:
-        resolved, counts = _resolve(_bucket(job.pages, job.bucket, PAGES), views)
-    else:
-        resolved, counts = _by_namespace(views)
+    pages = _bucket(job.pages, job.bucket, PAGES)
+    if not job.all_pages:
+        pages = pa.concat_tables([pages, _by_namespace(views)])
+    resolved, counts = _resolve(pages, views)
     bucket = bucket_of(_asked(resolved["title"]), job.buckets)
     return Done(scatter(resolved, bucket, job.buckets, job.out), counts)
 
@@ -245,17 +247,11 @@ def _each_once(pages: pa.Table) -> pa.Table:
     return rows.filter(pa.array(first))
 
 
-def _by_namespace(views: pa.Table) -> tuple[pa.Table, dict[str, int]]:
-    """Return ``RESOLVED`` of views alone: what is in no other namespace is an article."""
+def _by_namespace(views: pa.Table) -> pa.Table:
+    """Return the titles of views as ``PAGES``: articles, where their namespace is no other."""
     other = pc.match_substring_regex(views["title"], _NO_ARTICLE)
-    articles = views.filter(pc.invert(other))
-    counts = {
-        "articles": articles.num_rows,
-        "unknown_titles": _count(other),
-        "unknown_views": _count(views["views"].filter(other)),
-    }
-    yes = pa.array(np.ones(articles.num_rows, np.bool_))
-    return articles.append_column(RESOLVED.field("article"), yes).cast(RESOLVED), counts
+    title = views["title"].filter(pc.invert(other))
+    return pa.table([title, pa.nulls(len(title), pa.string())], schema=PAGES)
 
 
 def _count(column: pa.ChunkedArray) -> int:

@@ -13,7 +13,8 @@ from typing import NamedTuple
 from xml.parsers import expat
 
 from wit_builder.errors import QueryListError
-from wit_builder.queries.streams import FIX, Part, Pieces, header
+from wit_builder.queries.compressed import AGAIN
+from wit_builder.queries.streams import Part, Pieces, header
 from wit_builder.queries.wikitext import MEDIA_AND_CATEGORY
 
 MAX_PAGE_CHARS = 16 << 20
@@ -45,8 +46,8 @@ class Dump:
     """A part of a dump; iterate over it, once, for its articles and redirects, in order.
 
     After (and during) the iteration ``pages`` is how many pages were read, of any kind,
-    ``oversized`` how many of them were skipped for their length, and ``hidden_links`` has the link
-    prefixes that show no words, in the dump's own language too.
+    ``oversized`` how many of them were skipped for their length, ``language`` what the dump says of
+    its own, and ``hidden_links`` has the link prefixes that show no words, in that language too.
 
     Args:
         part: which file, and which part of it (``streams.parts``).
@@ -56,6 +57,7 @@ class Dump:
         self.part = part
         self.pages = 0
         self.oversized = 0
+        self.language = ""
         self.hidden_links = MEDIA_AND_CATEGORY
         self._pieces = Pieces(part)
         self._ready: list[Article | Redirect] = []
@@ -63,7 +65,8 @@ class Dump:
         self._fields: dict[str, list[str]] = {}
         self._into: list[str] | None = None
         self._chars = 0
-        self._target: str | None = None
+        self._redirects = False
+        self._target = ""
 
     def __iter__(self) -> Iterator[Article | Redirect]:
         """Yield the articles and redirects.
@@ -106,8 +109,11 @@ class Dump:
             raise QueryListError(
                 f"broken XML: {expat.ErrorString(error.code)}",
                 where=self._where(error.lineno, error.offset + 1),
-                fix=FIX,
+                fix=AGAIN,
             ) from error
+        except (LookupError, ValueError) as error:  # an encoding that Expat asks Python for
+            what = f"an unusual encoding: {error}"
+            raise QueryListError(what, where=self.part.place, fix="convert it to UTF-8") from error
 
     def _where(self, line: int, column: int) -> str:
         place, start = self.part.place, self.part.start
@@ -129,12 +135,17 @@ class Dump:
                 fix="take a pages-articles dump",
             )
         self._inside = True
-        if name == "page":
-            self._fields, self._chars, self._target = {}, 0, None
+        if name == "mediawiki":
+            self.language = attributes.get("xml:lang", "")
+        elif name == "page":
+            self._fields, self._redirects, self._target = {}, False, ""
         elif name == "redirect":
-            self._target = attributes.get("title", "")
+            self._redirects, self._target = True, attributes.get("title", "")
+        elif name == "title" and "title" in self._fields:
+            pass  # of something else in the page
         elif name in ("title", "ns", "text") or attributes.get("key") in _MEDIA_KEYS:
             self._into = self._fields[name] = []
+            self._chars = 0
 
     def _characters(self, data: str) -> None:
         if self._into is None:
@@ -174,6 +185,7 @@ class Dump:
             )
 
     def _kind(self, title: str, text: str) -> Article | Redirect:
-        if self._target is None and (old := _REDIRECT.match(text)):
-            self._target = old[1] or ""
-        return Article(title, text) if self._target is None else Redirect(title, self._target)
+        written = _REDIRECT.match(text)
+        if not self._redirects and not written:
+            return Article(title, text)
+        return Redirect(title, self._target or (written and written[1]) or "")

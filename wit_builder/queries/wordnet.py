@@ -36,6 +36,18 @@ def names(folder: str, which: Literal["first", "all"] = "first") -> list[str]:
     return [name for file in FILES for name in _names_in(storage.join(folder, file), which)]
 
 
+def check(folder: str) -> None:
+    """Refuse a folder that lacks a database file.
+
+    Raises:
+        QueryListError: it does; names the file.
+    """
+    for file in FILES:
+        place = storage.join(folder, file)
+        if not storage.exists(place):
+            raise _unreadable(place, "no such file")
+
+
 def _names_in(place: str, which: Literal["first", "all"]) -> Iterator[str]:
     # A Python loop over lines: 117,659 synsets in about 0.6 s, once per list.
     for number, line in enumerate(_read(place).split(b"\n"), start=1):
@@ -49,11 +61,15 @@ def _read(place: str) -> bytes:
     try:
         return storage.read_bytes(place)
     except StorageError as error:
-        raise QueryListError(
-            f"cannot read a WordNet database file: {error.what}",
-            where=place,
-            fix=f"point queries.wordnet.path to a folder that holds {', '.join(FILES)}",
-        ) from error
+        raise _unreadable(place, error.what) from error
+
+
+def _unreadable(place: str, why: str) -> QueryListError:
+    return QueryListError(
+        f"cannot read a WordNet database file: {why}",
+        where=place,
+        fix=f"point queries.wordnet.path to a folder that holds {', '.join(FILES)}",
+    )
 
 
 def _lemmas(line: bytes, where: str) -> list[str]:
