@@ -204,3 +204,15 @@ def test_slices_and_chunks_are_respected(kind: pa.DataType) -> None:
     chunked = pa.chunked_array([column[:2], column[2:]])
     assert text.normalise_column(chunked).to_pylist() == ["a 1", "é 2", "b 3", "ç 4", ""]
     assert text.normalise_column(column[:0]).to_pylist() == []
+
+
+@given(st.text())
+def test_normalising_twice_changes_nothing(given_text):
+    """What is normalised stays as it is."""
+    once = text.normalise(given_text)
+    assert text.normalise(once) == once
+
+
+def test_composed_in_lower_case_only():
+    """Of letters that compose with a mark in lower case only, both cases become the same."""
+    assert text.normalise("H\u0331") == text.normalise("h\u0331") == "\u1e96"

@@ -21,7 +21,7 @@ import msgspec
 from cyclopts import App, CycloptsError, Group, Parameter, validators
 
 from wit_builder import __version__
-from wit_builder.errors import RecipeError, ShardFormatError, WitError
+from wit_builder.errors import QueryListError, RecipeError, ShardFormatError, WitError
 
 if TYPE_CHECKING:  # a command imports what it needs when it runs
     from wit_builder.pipeline import Until
@@ -158,7 +158,14 @@ app.command(queries_app)
 @queries_app.command(name="build")
 def queries_build(recipe: Recipe, *, out: Out, how: How = DEFAULT) -> None:
     """Make the query list of a recipe: ROOT/queries/queries.parquet and a summary."""
+    from wit_builder.queries import build
+
     _build(recipe, out, how, "queries")
+    summary = build.read_summary(out)
+    for warning in summary.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    if not how.json:
+        print(f"{summary.queries:,} queries; to look at them: wit queries show {out}")
 
 
 @queries_app.command(name="show")
@@ -168,6 +175,9 @@ def queries_show(root: Root, query: str | None = None, /) -> None:
     from wit_builder.queries import build, explain, show
     from wit_builder.tables import QUERIES
 
+    if not storage.exists(storage.join(root, build.LIST)):
+        fix = f"wit queries build RECIPE --out {root}"
+        raise QueryListError("there is no query list yet", where=root, fix=fix)
     if query is not None:
         _print_rows(list(explain.explain(root, query)))
         return

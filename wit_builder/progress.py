@@ -16,6 +16,7 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
 )
+from rich.table import Column
 
 
 class Observer(Protocol):
@@ -79,6 +80,10 @@ class Lines(Silent):
         print(json.dumps(event), file=self._stream, flush=True)
 
 
+_NOTE = Column(ratio=1, no_wrap=True, overflow="ellipsis")
+"""Totals take what room is left: the bar must not give way to them."""
+
+
 class Bars(Silent):
     """A bar per stage."""
 
@@ -88,8 +93,9 @@ class Bars(Silent):
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", table_column=_NOTE),
             console=console or Console(stderr=True),
+            expand=True,
         )
         self._tasks: dict[str, TaskID] = {}
 
@@ -115,7 +121,7 @@ class Bars(Silent):
         self._bars.stop()
 
 
-def phrase(counts: dict[str, int], most: int = 4) -> str:
+def phrase(counts: dict[str, int], most: int = 7) -> str:
     """Return the first few totals in words; reasons of rejections are left to the report."""
     shown = [(k, v) for k, v in counts.items() if ":" not in k][:most]
     return ", ".join(f"{value:,} {key.replace('_', ' ')}" for key, value in shown)

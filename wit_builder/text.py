@@ -1,9 +1,10 @@
 """The one normaliser that queries and alt texts share.
 
-Unicode NFKC, lower case, every run of characters that are neither letter nor mark nor digit
-becomes one space, trimmed. What is left are *tokens* separated by single spaces, so a query matches
-where its tokens stand in a text as consecutive whole tokens: "(dog)" contains "dog", "Paris, Texas"
-is findable, "category" does not contain "cat".
+Unicode NFKC, lower case (and NFKC again, for what composes in lower case only), every run of
+characters that are neither letter nor mark nor digit becomes one space, trimmed. What is left are
+*tokens* separated by single spaces, so a query matches where its tokens stand in a text as
+consecutive whole tokens: "(dog)" contains "dog", "Paris, Texas" is findable, "category" does not
+contain "cat".
 
 Arrow (utf8proc and RE2) defines the result, and a kernel gives the same bytes much faster. It
 writes for each character what Arrow makes of that character alone. That is the whole truth where no

@@ -96,6 +96,21 @@ def test_cut_short(tmp_path, cut):
             titles(str(place), part_bytes)
 
 
+def test_cut_short_at_an_empty_stream(tmp_path):
+    """An empty stream where one part ends hides from no part that the rest is missing."""
+    place = Path(multistream(tmp_path, 30, 10, tail=""))
+    for after in (b"", bz2.compress(b"</mediawiki>")):
+        data = place.read_bytes()
+        whole = data + after
+        place.write_bytes(whole)
+        for part_bytes in range(len(data) - 20, len(data) + 3):
+            if after:
+                assert len([t for part in titles(str(place), part_bytes) for t in part]) == 30
+            else:
+                with pytest.raises(QueryListError, match="no element found"):
+                    titles(str(place), part_bytes)
+
+
 def test_damaged_border(tmp_path):
     """A stream whose beginning is damaged is not skipped, wherever the parts are cut."""
     place = Path(multistream(tmp_path, 100, 10))

@@ -65,6 +65,21 @@ def test_articles_and_redirects(tmp_path, name):
     assert dump.pages == 4
 
 
+def test_redirect_without_its_target(tmp_path):
+    """A redirect whose element has no title leads where its text says."""
+    body = page("A", "#REDIRECT [[B]]", extra="<redirect />") + page("C", "x", extra="<redirect />")
+    found = list(Dump(Part(written(tmp_path, body))))
+    assert found == [Redirect("A", "B"), Redirect("C", "")]
+
+
+def test_an_unusual_encoding(tmp_path):
+    """A dump in an encoding that cannot be read is refused in a line."""
+    place = tmp_path / "dump.xml"
+    place.write_bytes(b'<?xml version="1.0" encoding="euc-jp"?><mediawiki></mediawiki>')
+    with pytest.raises(QueryListError, match=r"unusual encoding.*dump\.xml"):
+        list(Dump(Part(str(place))))
+
+
 def test_hidden_links(tmp_path):
     """Link prefixes of files and categories are known in the dump's own language."""
     dump = Dump(Part(written(tmp_path, page("a", "b"))))

@@ -2,9 +2,9 @@
 
 A *gram* is one normalised token, or several that are neighbours in a sentence, with single spaces
 between. Sentences end at a line break and at ``. ! ? ; :`` followed by white space; they are cut
-before normalising, which removes the marks. Abbreviations ("Dr. Smith") are cut too: that loses a
-few pairs and invents none. A token of more than ``MAX_TOKEN_BYTES`` is no word: it is left out, and
-ends the run it stands in.
+before normalising, which removes the marks. Abbreviations ("Dr. Smith") are cut too, which loses a
+few pairs; a mark before a closing quotation mark or bracket does not cut, which adds a few. A token
+of more than ``MAX_TOKEN_BYTES`` is no word: it is left out, and ends the run it stands in.
 
 ``Counter`` holds a table of tokens, and one of grams for each length from two on. Their sizes are
 fixed. When one is about half full, the counts so far are handed on as a *partial* table, and
