@@ -119,7 +119,7 @@ def alone(job: BuildJob) -> tuple[float, int, dict[str, int]]:
 
 def jobs(folder: Path, grams: list[str], tokens: int, data: Path) -> Iterator[tuple[str, BuildJob]]:
     """Yield the lists to make."""
-    wikipedia = WikipediaSource(bigram_min_count=100, bigram_budget=180_000, titles=False)
+    wikipedia = WikipediaSource(bigram_min_count=100, bigram_budget=200_000, titles=False)
     wordnet = WordNetSource(path=str((data / "wordnet").resolve()))
     section = QueriesSection(wordnet=wordnet, wikipedia=wikipedia)
     unlimited = replace(wikipedia, bigram_min_count=1)

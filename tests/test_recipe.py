@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from wit_builder import recipe
-from wit_builder.errors import RecipeError
+from wit_builder import recipe, storage
+from wit_builder.errors import RecipeError, StorageError
 from wit_builder.recipe import Recipe
 
 
@@ -87,3 +87,23 @@ def test_the_digest_depends_on_content_alone() -> None:
     """Order of keys does not matter; a changed value does."""
     assert recipe.digest({"a": 1, "b": 2}) == recipe.digest({"b": 2, "a": 1})
     assert recipe.digest(Recipe()) != recipe.digest(Recipe(seed=1))
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["https://joe:hunter2@example.org/words.csv", "https://example.org/words.csv?X-Sig=hunter2"],
+)
+def test_secrets_are_refused_before_anything_is_written(tmp_path, place):
+    """An input whose URL carries a secret is refused, and the secret is not repeated."""
+    path = write(tmp_path, f"[queries.wikipedia]\ncounts = ['{place}']")
+    with pytest.raises(StorageError, match="a URL must not carry") as caught:
+        recipe.read(path)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_folder_with_brackets_in_its_name(tmp_path):
+    """A file below a folder whose name looks like a pattern is found as it is."""
+    folder = tmp_path / "a[x]"
+    folder.mkdir()
+    (folder / "words.csv").write_text("")
+    assert storage.glob(str(folder / "words.csv")) == [str(folder / "words.csv")]

@@ -349,6 +349,7 @@ def anchored(recipe: Recipe, base: str) -> Recipe:
     """Return the recipe with relative paths of its inputs taken from ``base``, its own folder."""
 
     def at(path: str) -> str:
+        storage.refuse_credentials(path)  # before the recipe is written to the run's folder
         absolute = storage.is_remote(path) or Path(path).is_absolute()
         return path if absolute else storage.join(base, path)
 

@@ -62,11 +62,17 @@ def redact(url: str) -> str:
 
 
 def refuse_credentials(url: str) -> None:
-    """Refuse a URL that carries a user name or password.
+    """Refuse a URL that carries a user name, a password, or a query, which may be a signature.
 
     Raises:
         StorageError: it does.
     """
+    if is_remote(url) and re.search(r"\?.*=", url):
+        raise StorageError(
+            "a URL must not carry a query, which may be a secret",
+            where=redact(url),
+            fix="download the file, or give credentials in the environment",
+        )
     if is_remote(url) and "@" in urlsplit(url).netloc:
         raise StorageError(
             "a URL must not carry credentials",
@@ -199,7 +205,7 @@ def glob(pattern: str) -> list[str]:
     Raises:
         StorageError: nothing matches.
     """
-    if not any(c in pattern for c in "*?["):
+    if not any(c in pattern for c in "*?[") or exists(pattern):
         return [pattern]
     fs, path = filesystem(pattern)
     with translated(pattern, "list"):

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from wit_builder import storage
+from wit_builder.errors import WitError
 from wit_builder.queries.assemble import SourceSummary, Summary
 from wit_builder.tables import Source
 
@@ -129,4 +130,7 @@ def as_csv(queries: pa.Table) -> bytes:
 
 
 if __name__ == "__main__":
-    sys.stdout.buffer.write(as_csv(spread(storage.read_parquet(sys.argv[1]), 25)))
+    try:
+        sys.stdout.buffer.write(as_csv(spread(storage.read_parquet(sys.argv[1]), 25)))
+    except WitError as error:
+        sys.exit(str(error))
