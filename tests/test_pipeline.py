@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from tests.killing import killed_in
 from tests.small_web import CAP, SmallWeb, shards_of
 from wit_builder import exchange, storage
 from wit_builder import recipe as recipes
@@ -156,29 +157,16 @@ def start(small_web: SmallWeb, root: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def kill_at(small_web: SmallWeb, root: str, stage: str, delay_s: float) -> bool:
-    """Start, and SIGKILL a moment after a stage began; return whether it was killed in time."""
-    with start(small_web, root) as process:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if line.startswith("{") and json.loads(line)["stage"] == stage:
-                break
-        try:
-            process.communicate(timeout=delay_s)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
-            return True
-    return False
-
-
 def test_killed_at_random_moments_and_resumed_gives_the_same_bytes(
     built: str, small_web: SmallWeb, tmp_path: Path
 ) -> None:
     """SIGKILL in the middle of several stages changes nothing in the end."""
     moments = random.Random(11)
     stages = ["queries", "crawl-sites", "match", "fetch-r0", "fetch-r0", "pack"]
-    killed = [kill_at(small_web, str(tmp_path), s, moments.uniform(0.02, 0.4)) for s in stages]
+    killed = [
+        killed_in(start(small_web, str(tmp_path)), stage, moments.uniform(0.02, 0.4))
+        for stage in stages
+    ]
     assert sum(killed) >= 3
     with start(small_web, str(tmp_path)) as process:
         _, said = process.communicate()

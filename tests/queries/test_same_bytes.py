@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import bz2
 import gzip
-import json
 import random
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.killing import killed_in
 from wit_builder import recipe as recipes
 from wit_builder import storage
 from wit_builder.queries import build, streams
@@ -129,22 +129,6 @@ def test_ray(recipe, alone, tmp_path):
     assert list_of(str(tmp_path)) == alone
 
 
-def killed(recipe: str, root: str, stage: str, delay_s: float) -> bool:
-    """Start, and SIGKILL a moment after a stage began; return whether it was killed in time."""
-    with started(recipe, root) as process:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if line.startswith("{") and json.loads(line)["stage"] == stage:
-                break
-        try:
-            process.communicate(timeout=delay_s)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
-            return True
-    return False
-
-
 def started(recipe: str, root: str) -> subprocess.Popen[str]:
     """Start the command line with small parts and two workers."""
     command = [sys.executable, "-c", MAIN, "queries", "build", recipe, "--out", root]
@@ -156,7 +140,10 @@ def test_killed_and_resumed(recipe, alone, tmp_path):
     """SIGKILL in the middle of several stages, and starting again, changes no byte in the end."""
     moments = random.Random(7)
     stages = ["queries-count", "queries-count", "queries-merge", "queries-resolve", "queries"]
-    ended = [killed(recipe, str(tmp_path), s, moments.uniform(0.02, 0.5)) for s in stages]
+    ended = [
+        killed_in(started(recipe, str(tmp_path)), stage, moments.uniform(0.02, 0.5))
+        for stage in stages
+    ]
     assert sum(ended) >= 3
     with started(recipe, str(tmp_path)) as process:
         _, said = process.communicate()

@@ -34,13 +34,27 @@ def chunks(place: str, source: str, fix: str) -> Iterator[bytes]:
     except StorageError as error:
         raise QueryListError(f"cannot read {source}: {error.what}", where=place, fix=fix) from error
     with raw, contextlib.closing(_decompressed(place, raw)) as stream:
-        while chunk := _read(stream, place, raw):
+        while True:
+            with damage_told(place, raw):
+                chunk = stream.read(CHUNK_BYTES)
+            if not chunk:
+                return
             yield chunk
 
 
-def _read(stream: IO[bytes], place: str, raw: IO[bytes]) -> bytes:
+@contextlib.contextmanager
+def damage_told(place: str, raw: IO[bytes]) -> Iterator[None]:
+    """Turn what a decompressor finds into an error that names the file and the byte.
+
+    Args:
+        place: the file.
+        raw: the stream of it that the decompressor reads.
+
+    Raises:
+        QueryListError: cut short, or damaged.
+    """
     try:
-        return stream.read(CHUNK_BYTES)
+        yield
     except EOFError as error:
         where = f"{place}, byte {raw.tell()}"
         raise QueryListError("the file is cut short", where=where, fix=AGAIN) from error

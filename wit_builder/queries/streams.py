@@ -13,7 +13,6 @@ import bz2
 import contextlib
 import gzip
 import re
-import zlib
 from collections.abc import Iterator
 from typing import IO, cast
 
@@ -22,7 +21,7 @@ import pyarrow as pa
 
 from wit_builder import storage
 from wit_builder.errors import QueryListError, StorageError
-from wit_builder.queries.compressed import AGAIN, Guarded
+from wit_builder.queries.compressed import Guarded, damage_told
 
 PART_BYTES = 32 << 20
 """Compressed bytes of a part: some seconds of work, and a few million distinct grams."""
@@ -117,20 +116,12 @@ class Pieces:
             self._raw = storage.open_read(place)
         with self._raw as raw:
             pieces = iter(self._decompressed(raw, Guarded(place, raw)))
-            while piece := self._next(pieces):
+            while True:
+                with damage_told(place, raw):
+                    piece = next(pieces, b"")
+                if not piece:
+                    return
                 yield piece
-
-    def _next(self, pieces: Iterator[bytes]) -> bytes:
-        place = self._part.place
-        try:
-            return next(pieces, b"")
-        except EOFError as error:
-            where = f"{place}, byte {self.at}"
-            raise QueryListError("the dump is cut short", where=where, fix=AGAIN) from error
-        except (OSError, zlib.error) as error:
-            what = f"the dump cannot be decompressed: {error}"
-            where = f"{place}, before byte {self.at}"
-            raise QueryListError(what, where=where, fix=AGAIN) from error
 
     def _decompressed(self, raw: IO[bytes], guarded: Guarded) -> Iterator[bytes]:
         place = self._part.place
