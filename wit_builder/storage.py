@@ -354,7 +354,7 @@ def open_arrow(url: str) -> Iterator[pa.NativeFile]:
             else:
                 with pa.OSFile(filesystem(url)[1]) as file:
                     yield file
-        except pa.ArrowInvalid as error:
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             raise StorageError(
                 f"not a readable Arrow or parquet file: {_plain(error)}",
                 where=redact(url),

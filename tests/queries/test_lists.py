@@ -96,7 +96,7 @@ FLAWS = {
     "not_utf8.txt": (b"dog\ncaf\xe9\n", "not UTF-8 .*line 2]"),
     "cut_letter.txt": (b"dog\ncaf\xc3", "not UTF-8 .*line 2]"),
     "cut_short.csv.gz": (gzip.compress(b"query\na\n")[:-5], "cut short .*byte 23"),
-    "not_parquet.parquet": (b"query,weight\na,1\n", "not readable parquet"),
+    "not_parquet.parquet": (b"query,weight\na,1\n", "not a readable Arrow or parquet file"),
     "packed.parquet.gz": (b"", "unknown kind.*give a .txt, .csv"),
     "table.xlsx": (b"", "unknown kind"),
 }

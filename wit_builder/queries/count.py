@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from wit_builder import exchange, storage
-from wit_builder.errors import QueryListError, StorageError
+from wit_builder import exchange
+from wit_builder.errors import QueryListError
 from wit_builder.queries import lists, wikipedia, wikitext
 from wit_builder.queries.grams import GRAMS, Counter
 from wit_builder.queries.streams import Part
@@ -179,21 +179,16 @@ def _of_table(rows: Rows, counts: dict[str, int]) -> Iterator[Batch]:
 
 @contextlib.contextmanager
 def _opened(place: str) -> Iterator[pq.ParquetFile]:
-    """Open a parquet dump; what is wrong with it is told with its place."""
-    try:
-        with storage.open_arrow(place) as opened:
-            file = pq.ParquetFile(opened)
-            there = file.schema_arrow.names
-            if missing := [name for name in ("title", "text") if name not in there]:
-                raise QueryListError(
-                    f"the table has no column {', '.join(missing)}",
-                    where=place,
-                    fix=f"it has {', '.join(there)}; rename them",
-                )
-            yield file
-    except StorageError as error:
-        fix = "check queries.wikipedia.dumps in the recipe"
-        raise QueryListError(f"cannot read the dump: {error.what}", where=place, fix=fix) from error
+    """Give a parquet dump, which must have titles and texts."""
+    with lists.open_parquet(place, "the dump", "queries.wikipedia.dumps") as file:
+        there = file.schema_arrow.names
+        if missing := [name for name in ("title", "text") if name not in there]:
+            raise QueryListError(
+                f"the table has no column {', '.join(missing)}",
+                where=place,
+                fix=f"it has {', '.join(there)}; rename them",
+            )
+        yield file
 
 
 def _counted(

@@ -237,8 +237,12 @@ def _parsed(
         raise source.wrong(f"cannot be parsed: {_one_line(error)}") from error
 
 
+def _opened(source: _Source) -> contextlib.AbstractContextManager[pq.ParquetFile]:
+    return open_parquet(source.place, source.kind.what, source.kind.key)
+
+
 def _parquet(source: _Source, groups: range | None) -> Iterator[pa.Table]:
-    with _opened(source) as file, _readable(source):
+    with _opened(source) as file:
         wanted = _wanted(source, file.schema_arrow.names)
         chosen = range(file.num_row_groups) if groups is None else groups
         row = 1 + sum(file.metadata.row_group(i).num_rows for i in range(chosen.start))
@@ -248,25 +252,23 @@ def _parquet(source: _Source, groups: range | None) -> Iterator[pa.Table]:
 
 
 @contextlib.contextmanager
-def _opened(source: _Source) -> Iterator[pq.ParquetFile]:
+def open_parquet(place: str, what: str, key: str) -> Iterator[pq.ParquetFile]:
+    """Give a parquet file of the user's; what is wrong with it is told with the recipe's key.
+
+    Args:
+        place: the file, local or remote; it must be read without threads.
+        what: what it is, for errors: "a custom list".
+        key: of the recipe, that names it.
+
+    Raises:
+        QueryListError: not there, no parquet, or damaged where it is read.
+    """
     try:
-        stream = storage.open_read(source.place)
+        with storage.open_arrow(place) as file:
+            yield pq.ParquetFile(file)
     except StorageError as error:
-        fix = f"check {source.kind.key} in the recipe"
-        what = f"cannot read {source.kind.what}: {error.what}"
-        raise QueryListError(what, where=source.place, fix=fix) from error
-    with stream:
-        with _readable(source):
-            file = pq.ParquetFile(stream)
-        yield file
-
-
-@contextlib.contextmanager
-def _readable(source: _Source) -> Iterator[None]:
-    try:
-        yield
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
-        raise source.wrong(f"is not readable parquet: {_one_line(error)}") from error
+        fix = f"check {key} in the recipe"
+        raise QueryListError(f"cannot read {what}: {error.what}", where=place, fix=fix) from error
 
 
 def _one_line(error: Exception) -> str:
