@@ -73,7 +73,7 @@ class Offer(NamedTuple):
         budget: new queries it may add, or None.
         offered: rows it has in all; None if ``rows`` are all.
         refused: how many of them are in refused scripts, and not in ``rows``.
-        ranked_by: the column that decides the order, if one does.
+        ranked_by: what decides the order: a column of the rows, "weight", or nothing (None).
     """
 
     source: Source
