@@ -34,7 +34,7 @@ from wit_builder.queries import build, merge
 from wit_builder.queries.build import BuildJob
 from wit_builder.queries.grams import GRAMS
 from wit_builder.queries.sources import Counted
-from wit_builder.recipe import QueriesSection, WikipediaSource, WordNetSource
+from wit_builder.sections import QueriesSection, WikipediaSource, WordNetSource
 
 BUCKETS = 64
 RARE_WORDS = 5_700_000

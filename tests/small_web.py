@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from wit_builder import pipeline, recipe, storage, units
+from wit_builder import pipeline, recipe, sections, storage, units
 from wit_builder.demo import site, warc
 from wit_builder.demo.web import DemoWeb
 from wit_builder.runners import make_runner
@@ -81,7 +81,7 @@ def write_recipe(folder: Path, plan: site.Plan) -> str:
     (folder / "queries.txt").write_text("\n".join([*words, "drawing", "picture"]))
     place = folder / "recipe.toml"
     place.write_text(RECIPE.format(seeds=site.seeds(), cap=CAP))
-    assert recipe.load(str(place), recipe.Recipe)
+    assert recipe.load(str(place), sections.Recipe)
     return str(place)
 
 

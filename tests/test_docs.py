@@ -14,7 +14,7 @@ from typing import NamedTuple
 import pytest
 from cyclopts import CycloptsError
 
-from wit_builder import recipe, reference
+from wit_builder import recipe, reference, sections
 from wit_builder.cli import app
 from wit_train.config import TrainRecipe
 
@@ -162,7 +162,7 @@ def test_commands_named_in_prose_exist(page):
 @pytest.mark.parametrize("snippet", snippets("toml"), ids=name)
 def test_toml_snippet_is_a_recipe(snippet):
     """A recipe in the docs is one that the program takes; ``toml train`` marks the trainer's."""
-    kind = TrainRecipe if "train" in snippet.marks else recipe.Recipe
+    kind = TrainRecipe if "train" in snippet.marks else sections.Recipe
     recipe.convert(tomllib.loads(snippet.text), kind, where=name(snippet))
 
 

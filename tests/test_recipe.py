@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from wit_builder import recipe, storage
+from wit_builder import recipe, sections, storage
 from wit_builder.errors import RecipeError, StorageError
-from wit_builder.recipe import Recipe
+from wit_builder.sections import Recipe
 
 
 def write(tmp_path: Path, text: str) -> str:
@@ -62,7 +62,7 @@ def test_overrides_take_toml_values_and_bare_words(tmp_path: Path) -> None:
     ]
     loaded = recipe.load(write(tmp_path, "seed = 1"), Recipe, sets)
     assert (loaded.balance.cap_per_query, loaded.name, loaded.seed) == (7, "mine", 1)
-    assert loaded.queries.wordnet == recipe.WordNetSource(path="/w")
+    assert loaded.queries.wordnet == sections.WordNetSource(path="/w")
     assert loaded.queries.custom == ["a"]
 
 

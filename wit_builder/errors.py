@@ -5,6 +5,7 @@
     WitError
     ├── RecipeError          a recipe is wrong: unknown key, wrong type, impossible value
     ├── StorageError         a file or bucket cannot be read or written
+    │   └── GoneError        a file is not there, or not there any more
     ├── QueryListError       a source of queries, or a query list, is unusable
     ├── ArchiveError         a web archive (WARC, WAT) or a site is unusable
     ├── ShardFormatError     a shard, manifest or block table is not what it should be
@@ -55,6 +56,10 @@ class RecipeError(WitError):
 
 class StorageError(WitError):
     """A file or bucket cannot be read or written."""
+
+
+class GoneError(StorageError):
+    """A file is not there, or not there any more."""
 
 
 class QueryListError(WitError):

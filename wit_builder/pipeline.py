@@ -21,9 +21,9 @@ from wit_builder.fetch import route
 from wit_builder.fetch import run as fetch
 from wit_builder.pack import plan, scatter, shard
 from wit_builder.queries import build as queries
-from wit_builder.recipe import Recipe, SiteSource, WarcSource
 from wit_builder.report import build as report
 from wit_builder.report.summary import Step
+from wit_builder.sections import Recipe, SiteSource, WarcSource
 from wit_builder.units import Marker, Run, Stage, Unit, total
 from wit_builder.web.agent import user_agent
 

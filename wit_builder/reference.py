@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from wit_builder import recipe, tables
+from wit_builder import sections, tables
 from wit_builder.cli import app
 
 _MADE = "<!-- made by `make docs`; edit the code instead -->\n\n"
@@ -54,7 +54,7 @@ def tables_page() -> str:
 
 def recipe_page() -> str:
     """Return every key of a recipe with its type, default and meaning."""
-    tree = ast.parse(inspect.getsource(recipe))
+    tree = ast.parse(inspect.getsource(sections))
     parts = ["# Recipe keys", "What `wit build RECIPE` takes, section by section.", _KINDS]
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and _is_section(node):
@@ -63,7 +63,10 @@ def recipe_page() -> str:
 
 
 def _is_section(node: ast.ClassDef) -> bool:
-    return any(isinstance(base, ast.Name) and base.id == "_Section" for base in node.bases)
+    return any(
+        isinstance(base, ast.Name) and base.id in {"_Section", "ArchiveSource"}
+        for base in node.bases
+    ) and not node.name.startswith("Archive")
 
 
 def _title(node: ast.ClassDef) -> str:

@@ -28,7 +28,7 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 import xxhash
 
-from wit_builder.errors import MissingPartError, StorageError
+from wit_builder.errors import GoneError, MissingPartError, StorageError
 
 _COPY_BYTES = 8 << 20
 
@@ -135,7 +135,8 @@ def _translate(error: OSError, url: str, doing: str) -> StorageError:
         )
     for kind, (what, fix) in _ADVICE.items():
         if isinstance(error, kind):
-            return StorageError(f"cannot {doing}: {what}", where=redact(url), fix=fix)
+            raised = GoneError if kind is FileNotFoundError else StorageError
+            return raised(f"cannot {doing}: {what}", where=redact(url), fix=fix)
     return StorageError(
         f"cannot {doing}: {_plain(error)}",
         where=redact(url),

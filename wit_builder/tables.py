@@ -9,7 +9,7 @@ from enum import StrEnum
 
 import pyarrow as pa
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Raised when a table's meaning changes; part of every unit's digest."""
 
 
@@ -46,7 +46,9 @@ class Reason(StrEnum):
     """Why something was dropped: the closed list. A free ``detail`` may say more."""
 
     # extract
+    ARCHIVE_MISSING = "archive_missing"
     BAD_RECORD = "bad_record"
+    BAD_ROW = "bad_row"
     NOT_HTML = "not_html"
     TOO_LARGE_HTML = "too_large_html"
     OPT_OUT_PAGE = "opt_out_page"
@@ -56,7 +58,11 @@ class Reason(StrEnum):
     # text filters and matching
     TEXT_TOO_SHORT = "text_too_short"
     TEXT_TOO_LONG = "text_too_long"
+    FILE_NAME = "file_name"
+    BOILERPLATE = "boilerplate"
     NO_QUERY = "no_query"
+    LANGUAGE = "language"
+    REPEATED_TEXT = "repeated_text"
     # dedup
     DUPLICATE_URL = "duplicate_url"
     DUPLICATE_IMAGE = "duplicate_image"
@@ -107,20 +113,33 @@ QUERIES = pa.schema(
     ]
 )
 
-_CANDIDATE_FIELDS = [
-    _field("uid", _UID, "xxh3-128 over length-prefixed normalised URL and text"),
-    _field("url", pa.string(), "URL of the image, normalised"),
+_FOUND_FIELDS = [
+    _field("url", pa.string(), "URL of the image, normalised; wds:SHARD/KEY if none is known"),
     _field("text", pa.string(), "the text as found, white space collapsed"),
     _field("text_from", pa.string(), "alt, title, figcaption or given"),
     _field("page_url", pa.string(), "page it stood on", nullable=True),
     _field("license", pa.string(), "licence link of the page", nullable=True),
     _field("archive", pa.string(), "archive or site it came from"),
     _field("found_at", pa.timestamp("s", tz="UTC"), "when the page was captured", nullable=True),
+    _field(
+        "picture_at",
+        pa.string(),
+        "PLACE@OFFSET+SIZE: bytes of a shard that are the picture, if it need not be asked for",
+        nullable=True,
+    ),
+]
+FOUND = pa.schema(_FOUND_FIELDS)
+"""What a source finds: a candidate before it has its uid."""
+
+_CANDIDATE_FIELDS = [
+    _field("uid", _UID, "xxh3-128 over length-prefixed normalised URL and text"),
+    *_FOUND_FIELDS,
 ]
 CANDIDATES = pa.schema(_CANDIDATE_FIELDS)
 
 _MATCHED_FIELDS = [
     *_CANDIDATE_FIELDS,
+    _field("language", pa.string(), "ISO 639 code, if languages are filtered", nullable=True),
     _field("query_ids", _IDS, "queries it contains; sorted, unique"),
 ]
 MATCHED = pa.schema(_MATCHED_FIELDS)

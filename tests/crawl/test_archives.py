@@ -16,7 +16,7 @@ from wit_builder.crawl.archives import ArchiveJob
 from wit_builder.crawl.candidates import Output
 from wit_builder.errors import ArchiveError, StorageError
 from wit_builder.hashing import pair_uid
-from wit_builder.recipe import WarcSource
+from wit_builder.sections import WarcSource
 from wit_builder.tables import CANDIDATES, REJECTIONS
 from wit_builder.units import Done
 

@@ -12,7 +12,7 @@ from tests.mock_web import MockWeb, Reply, redirect
 from wit_builder import storage
 from wit_builder.crawl import site
 from wit_builder.errors import ArchiveError, RecipeError
-from wit_builder.recipe import FetchSection, SiteSource
+from wit_builder.sections import FetchSection, SiteSource
 from wit_builder.units import Done
 
 

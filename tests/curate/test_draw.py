@@ -16,7 +16,7 @@ from wit_builder import storage
 from wit_builder.curate import draw
 from wit_builder.curate.balance import matches_of, query_seeds
 from wit_builder.curate.draw import DrawJob, KeepJob, SelectJob
-from wit_builder.recipe import BalanceSection
+from wit_builder.sections import BalanceSection
 from wit_builder.tables import IMAGES, MATCHED
 
 SEED = 5

@@ -14,7 +14,7 @@ from wit_builder.curate import match
 from wit_builder.curate.match import Matcher, MatchJob
 from wit_builder.errors import StorageError
 from wit_builder.hashing import pair_uid
-from wit_builder.recipe import MatchSection
+from wit_builder.sections import MatchSection
 from wit_builder.tables import CANDIDATES, MATCHED, REJECTIONS
 from wit_builder.text import normalise
 

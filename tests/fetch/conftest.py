@@ -14,7 +14,7 @@ import xxhash
 from tests.mock_web import MockWeb
 from wit_builder.exchange import scatter
 from wit_builder.fetch.run import FetchJob
-from wit_builder.recipe import FetchSection, ImageSection
+from wit_builder.sections import FetchSection, ImageSection
 from wit_builder.tables import SELECTED
 
 

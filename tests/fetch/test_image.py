@@ -14,7 +14,7 @@ from PIL import Image
 
 from tests.mock_web import encoded, jpeg, picture, png_header
 from wit_builder.fetch.image import Picture, Unusable, prepare, without_metadata
-from wit_builder.recipe import ImageSection
+from wit_builder.sections import ImageSection
 from wit_builder.tables import Reason
 
 SECTION = ImageSection(size_px=64, min_side_px=8)

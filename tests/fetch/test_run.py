@@ -20,7 +20,7 @@ from tests import mock_web
 from tests.mock_web import jpeg, picture_reply
 from wit_builder.errors import RecipeError, RejectionFloodError, StorageError
 from wit_builder.fetch.run import FetchJob, run
-from wit_builder.recipe import ImageSection
+from wit_builder.sections import ImageSection
 from wit_builder.tables import IMAGES
 from wit_builder.units import Done
 

@@ -12,7 +12,7 @@ from wit_builder.errors import QueryListError
 from wit_builder.queries.assemble import Cut, QueryList, assemble, check_budgets
 from wit_builder.queries.scripts import Refusals
 from wit_builder.queries.sources import OFFER, Offer
-from wit_builder.recipe import QueriesSection
+from wit_builder.sections import QueriesSection
 from wit_builder.tables import Source
 from wit_builder.text import normalise
 

@@ -16,7 +16,7 @@ from wit_builder.errors import QueryListError, StorageError, UnitsFailedError
 from wit_builder.queries import build
 from wit_builder.queries.build import BuildJob
 from wit_builder.queries.sources import Counted
-from wit_builder.recipe import QueriesSection, WikipediaSource, WordNetSource
+from wit_builder.sections import QueriesSection, WikipediaSource, WordNetSource
 from wit_builder.units import Run
 
 PAGE = "<page><title>{0}</title><ns>0</ns>{2}<revision><text>{1}</text></revision></page>"

@@ -10,7 +10,8 @@ from msgspec.structs import replace
 
 from wit_builder import storage
 from wit_builder.queries import build, show
-from wit_builder.recipe import Recipe, WikipediaSource, WordNetSource, load
+from wit_builder.recipe import load
+from wit_builder.sections import Recipe, WikipediaSource, WordNetSource
 from wit_builder.units import Run
 
 QUERIES = Path(__file__).parents[2] / "queries"

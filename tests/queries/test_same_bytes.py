@@ -15,8 +15,8 @@ from tests.killing import killed_in
 from wit_builder import recipe as recipes
 from wit_builder import storage
 from wit_builder.queries import build, streams
-from wit_builder.recipe import Recipe
 from wit_builder.runners import LocalPool, RayCluster
+from wit_builder.sections import Recipe
 from wit_builder.units import Run
 
 pytestmark = pytest.mark.slow

@@ -13,7 +13,7 @@ from wit_builder.queries import show
 from wit_builder.queries.assemble import QueryList, assemble
 from wit_builder.queries.scripts import Refusals
 from wit_builder.queries.sources import OFFER, Offer
-from wit_builder.recipe import QueriesSection
+from wit_builder.sections import QueriesSection
 from wit_builder.tables import Source
 
 

@@ -15,7 +15,7 @@ from wit_builder.queries.grams import GRAMS
 from wit_builder.queries.scripts import Refusals
 from wit_builder.queries.sources import Counted, Offer
 from wit_builder.queries.titles import TITLES
-from wit_builder.recipe import QueriesSection, WikipediaSource
+from wit_builder.sections import QueriesSection, WikipediaSource
 from wit_builder.tables import Source
 
 HAN = "\u732b"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.mock_web import MockWeb
-from wit_builder.recipe import FetchSection
+from wit_builder.sections import FetchSection
 from wit_builder.web.answer import Answer
 from wit_builder.web.client import Client
 

@@ -16,7 +16,7 @@ from tests import mock_web
 from tests.mock_web import jpeg, picture_reply, redirect
 from wit_builder import __version__
 from wit_builder.errors import RecipeError
-from wit_builder.recipe import FetchSection
+from wit_builder.sections import FetchSection
 from wit_builder.tables import Outcome, Reason
 from wit_builder.web.answer import Answer
 from wit_builder.web.client import Client

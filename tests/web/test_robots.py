@@ -8,7 +8,7 @@ import pytest
 
 from tests import mock_web
 from tests.mock_web import jpeg, picture_reply, redirect
-from wit_builder.recipe import FetchSection
+from wit_builder.sections import FetchSection
 from wit_builder.tables import Outcome, Reason
 from wit_builder.web import robots
 from wit_builder.web.client import Client

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from wit_builder.errors import RecipeError
-from wit_builder.recipe import Natural, Positive
+from wit_builder.sections import Natural, Positive
 from wit_train.blocks import Layout
 from wit_train.decode import Augment
 

@@ -8,7 +8,7 @@ from wit_builder import storage
 from wit_builder.crawl.candidates import Collector, Output, Source, collecting, done
 from wit_builder.crawl.records import Rejected, Response, responses
 from wit_builder.crawl.urls import BadUrlError, normalise
-from wit_builder.recipe import WarcSource
+from wit_builder.sections import WarcSource
 from wit_builder.storage import Published
 from wit_builder.tables import Reason
 from wit_builder.units import Done, Unit

@@ -18,7 +18,7 @@ from wit_builder.crawl.candidates import Collector, Output, Source, collecting, 
 from wit_builder.crawl.records import HTML
 from wit_builder.crawl.urls import BadUrlError, normalise
 from wit_builder.errors import ArchiveError, RecipeError
-from wit_builder.recipe import FetchSection, SiteSource
+from wit_builder.sections import FetchSection, SiteSource
 from wit_builder.storage import Published
 from wit_builder.tables import Reason
 from wit_builder.units import Done, Unit

@@ -17,7 +17,17 @@ from wit_builder.storage import Published
 from wit_builder.tables import MATCHED, REJECTIONS, Reason, conform
 from wit_builder.units import Done
 
-_ORDER = ("url", "place", "uid", "page_url", "archive", "text_from", "license", "found_at")
+_ORDER = (
+    "url",
+    "place",
+    "uid",
+    "page_url",
+    "archive",
+    "text_from",
+    "license",
+    "found_at",
+    "picture_at",
+)
 """Everything in which two rows of a pair can differ, so that which file came first cannot show."""
 
 

@@ -29,7 +29,7 @@ from wit_builder.curate.balance import (
 )
 from wit_builder.curate.dedup import rejections
 from wit_builder.hashing import U64, hash_column, label_seed
-from wit_builder.recipe import BalanceSection
+from wit_builder.sections import BalanceSection
 from wit_builder.tables import IMAGES, KEPT, SELECTED, Outcome, Reason, conform
 from wit_builder.units import Done
 

@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 
 from wit_builder import exchange, storage
 from wit_builder.hashing import binary_buffers
-from wit_builder.recipe import MatchSection
+from wit_builder.sections import MatchSection
 from wit_builder.tables import MATCHED, REJECTIONS, Reason, conform
 from wit_builder.text import normalise_column
 from wit_builder.units import Done

@@ -19,7 +19,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from wit_builder import pipeline, progress, recipe, runners, storage, units
+from wit_builder import pipeline, progress, recipe, runners, sections, storage, units
 from wit_builder.errors import DemoError, ShardFormatError
 from wit_builder.report.summary import summary_rows
 from wit_builder.shards.verify import verify
@@ -94,7 +94,7 @@ def _build(out: str, settings: site.Settings, archives: list[str], workers: int)
         f"queries.wikipedia.dumps={_toml([str(data / fetch_data.EXCERPT)])}",
         f"crawl.sources={_toml(sources)}",
     ]
-    loaded = recipe.load(str(HERE / "recipe.toml"), recipe.Recipe, overrides)
+    loaded = recipe.load(str(HERE / "recipe.toml"), sections.Recipe, overrides)
     runner = runners.make_runner(workers)
     try:
         with DemoWeb(settings) as web, progress.for_terminal() as observer:

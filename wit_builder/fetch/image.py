@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from wit_builder.recipe import ImageSection
+from wit_builder.sections import ImageSection
 from wit_builder.tables import Reason
 
 _FORMATS = ["JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF"]

@@ -25,7 +25,7 @@ from wit_builder.fetch import store
 from wit_builder.fetch.image import Unusable, prepare
 from wit_builder.fetch.queue import DomainQueue
 from wit_builder.fetch.store import Part, Row, Store
-from wit_builder.recipe import FetchSection, ImageSection
+from wit_builder.sections import FetchSection, ImageSection
 from wit_builder.tables import Outcome, Reason
 from wit_builder.units import Done
 from wit_builder.web.answer import Answer, Refusal

@@ -20,7 +20,8 @@ import pyarrow.compute as pc
 import xxhash
 
 from wit_builder import storage
-from wit_builder.recipe import ImageSection, digest
+from wit_builder.recipe import digest
+from wit_builder.sections import ImageSection
 from wit_builder.storage import Published
 from wit_builder.tables import IMAGES, Outcome
 

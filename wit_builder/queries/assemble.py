@@ -21,7 +21,7 @@ from wit_builder.errors import QueryListError
 from wit_builder.queries.count import IN_LANGUAGE
 from wit_builder.queries.scripts import Refusals, Refused
 from wit_builder.queries.sources import Offer
-from wit_builder.recipe import QueriesSection
+from wit_builder.sections import QueriesSection
 from wit_builder.tables import Source
 from wit_builder.text import normalise_column
 

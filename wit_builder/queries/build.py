@@ -25,7 +25,8 @@ from wit_builder.queries.assemble import (
 from wit_builder.queries.count import CountJob
 from wit_builder.queries.scripts import Refusals
 from wit_builder.queries.sources import Counted
-from wit_builder.recipe import QueriesSection, WikipediaSource, digest
+from wit_builder.recipe import digest
+from wit_builder.sections import QueriesSection, WikipediaSource
 from wit_builder.storage import Published
 from wit_builder.units import Done, Marker, Run, Stage, Unit, total
 

@@ -9,14 +9,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from wit_builder import recipe as recipes
-from wit_builder import storage
+from wit_builder import sections, storage
 from wit_builder.exchange import bucket_of
 from wit_builder.queries import build, ranks
 from wit_builder.queries.assemble import SourceSummary
 from wit_builder.queries.scripts import Refusals
 from wit_builder.queries.show import figure
 from wit_builder.queries.sources import names_a_list
-from wit_builder.recipe import WikipediaSource
+from wit_builder.sections import WikipediaSource
 from wit_builder.tables import QUERIES, Source
 from wit_builder.text import normalise
 
@@ -138,7 +138,7 @@ class _Counts:
         self.summary = build.read_summary(root)
         self.settings = self.summary.settings
         self.wikipedia = self.settings.wikipedia or WikipediaSource(titles=False)
-        recipe = recipes.load(storage.join(root, "recipe.toml"), recipes.Recipe)
+        recipe = recipes.load(storage.join(root, "recipe.toml"), sections.Recipe)
         self.current = build.is_current(root, self.summary, recipe.queries)
         self._grams = storage.list_files(storage.join(root, build.COUNTS), ".parquet")
         self._titles = storage.list_files(storage.join(root, build.TITLES), ".parquet")

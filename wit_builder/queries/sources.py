@@ -18,7 +18,7 @@ from wit_builder import storage
 from wit_builder.queries import lists, merge, ranks, titles, wordnet
 from wit_builder.queries.grams import GRAMS
 from wit_builder.queries.scripts import Refusals
-from wit_builder.recipe import QueriesSection, WikipediaSource
+from wit_builder.sections import QueriesSection, WikipediaSource
 from wit_builder.tables import Source
 
 OFFER = pa.schema(

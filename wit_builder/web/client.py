@@ -21,7 +21,7 @@ from yarl import URL
 
 from wit_builder.errors import StorageError
 from wit_builder.hashing import label_seed
-from wit_builder.recipe import FetchSection
+from wit_builder.sections import FetchSection
 from wit_builder.tables import Reason
 from wit_builder.web import body
 from wit_builder.web.addresses import AddressRefusedError, Lookup, Loopback, Resolver

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 
 from yarl import URL
 
-from wit_builder.recipe import FetchSection
+from wit_builder.sections import FetchSection
 from wit_builder.tables import Reason
 from wit_builder.web.addresses import Resolver, is_literal
 from wit_builder.web.answer import Answer, Refusal
