@@ -18,16 +18,9 @@ from wit_builder.tables import MATCHED, REJECTIONS, Reason, conform
 from wit_builder.units import Done
 
 _ORDER = (
-    "url",
-    "place",
-    "uid",
-    "page_url",
-    "archive",
-    "text_from",
-    "license",
-    "found_at",
-    "picture_at",
-)
+    "url", "place", "uid", "page_url", "archive", "text_from", "license", "found_at", "picture_at",
+    "language",
+)  # fmt: skip
 """Everything in which two rows of a pair can differ, so that which file came first cannot show."""
 
 
