@@ -338,6 +338,24 @@ def write_parquet(url: str, table: pa.Table, group_rows: int | None = None) -> P
 
 
 @contextlib.contextmanager
+def parquet_writer(
+    url: str, schema: pa.Schema, published: list[Published]
+) -> Iterator[pq.ParquetWriter]:
+    """Give a writer of parquet (zstd), a row group a table; publish the file on a clean exit.
+
+    On any error nothing appears.
+
+    Raises:
+        StorageError: disk full, no permission, bucket unreachable.
+    """
+    with (
+        publishing(url, published) as path,
+        pq.ParquetWriter(path, schema, compression="zstd") as writer,
+    ):
+        yield writer
+
+
+@contextlib.contextmanager
 def open_arrow(url: str) -> Iterator[pa.NativeFile]:
     """Give a file for Arrow to read; nothing of it may be read with threads if it is remote.
 

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import contextlib
 import time
 
 import pytest
 
-from wit_builder.crawl.html import TooDeepError, largest, read_page
+from wit_builder.crawl.html import Page, TooDeepError, largest, read_page
+from wit_builder.crawl.urls import BadUrlError, resolve
 from wit_builder.tables import TextFrom
 
 PAGE = "https://page.example/dir/p.html"
@@ -13,8 +15,16 @@ HERE = "https://page.example/dir/"
 
 def pairs(html: str | bytes, charset: str | None = None) -> list[tuple[str, str, str]]:
     body = html.encode() if isinstance(html, str) else html
-    found = read_page(body, PAGE, charset).pairs
-    return [(p.url.removeprefix(HERE), p.text, p.text_from.value) for p in found]
+    return resolved(read_page(body, PAGE, charset))
+
+
+def resolved(page: Page) -> list[tuple[str, str, str]]:
+    """What its pairs are once their addresses are resolved; those that cannot be are left out."""
+    found = []
+    for href, text, text_from in page.pairs:
+        with contextlib.suppress(BadUrlError):
+            found.append((resolve(href, page.base).removeprefix(HERE), text, text_from.value))
+    return found
 
 
 @pytest.mark.parametrize(
@@ -158,16 +168,21 @@ def test_nul_bytes() -> None:
     ]
 
 
-def test_bad_urls_and_pictures_without_text_are_counted() -> None:
-    """A picture with text but a refused URL is told with its reason; one without text counted."""
+def test_addresses_come_as_they_stand() -> None:
+    """A picture with a text but no usable address is told; one without a text is counted."""
     page = read_page(
         b"<img src='data:image/gif,x' alt=x><img src='http://u:p@h.example/' alt=y>"
-        b"<img src=a><img src=b alt=z>",
+        b"<img src=a><img src=' b ' alt=z><img alt=w>",
         PAGE,
     )
-    assert page.bad_urls == ["data: URI", "credentials"]
+    assert page.base == PAGE
     assert page.without_text == 1
-    assert [p.text for p in page.pairs] == ["z"]
+    assert [(p.href, p.text) for p in page.pairs] == [
+        ("data:image/gif,x", "x"),
+        ("http://u:p@h.example/", "y"),
+        ("b", "z"),
+        ("", "w"),
+    ]
 
 
 @pytest.mark.parametrize(

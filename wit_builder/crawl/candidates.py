@@ -1,32 +1,40 @@
-"""The candidates of one unit: written as they come, in batches, each pair once.
+"""The candidates of one unit: written as they come, in batches.
 
-A candidates file is Arrow IPC with zstd: ``tables.CANDIDATES`` in record batches of bounded size,
-so that neither side holds more than a batch, whatever the archive's size. What is kept for the
-whole unit is the uids seen, about 100 bytes each in a Python set, and the rejections.
+A candidates file is Arrow IPC with zstd: ``tables.CANDIDATES`` in record batches of bounded size.
+What is held is one batch, and for finding repeats the uids of the last million pairs or so: memory
+does not grow with the archive. A pair that comes again later than that is left to dedup.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
+import numba
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.ipc
 
 from wit_builder import storage
+from wit_builder.crawl.columns import I64, Bad, resolve_urls
 from wit_builder.crawl.html import Page, TooDeepError, read_page
-from wit_builder.hashing import pair_uid
+from wit_builder.hashing import U64, pair_uids
 from wit_builder.storage import Published
-from wit_builder.tables import CANDIDATES, REJECTIONS, Reason
+from wit_builder.tables import CANDIDATES, FOUND, REJECTIONS, Reason, conform
 from wit_builder.units import Done
 
 BATCH_ROWS = 1 << 14
 BATCH_CHARS = 8 << 20
 STAGE = "crawl"
+
+_REMEMBERED = 1 << 20
+"""Places for uids already seen, 16 bytes each; a newer one takes the place of an older one."""
 
 
 class Output(msgspec.Struct, frozen=True):
@@ -44,6 +52,22 @@ class Output(msgspec.Struct, frozen=True):
         )
 
 
+class Piece(NamedTuple):
+    """A piece of a source, which one unit reads.
+
+    Attributes:
+        kind: of the source, as the recipe names it.
+        key: what tells it from all others of its kind: a place, or a domain.
+        inputs: identities of what is read; a change of any makes the unit anew.
+        job: makes the unit's job, given where its output goes.
+    """
+
+    kind: str
+    key: str
+    inputs: list[str]
+    job: Callable[[Output], Any]
+
+
 class Source(msgspec.Struct, frozen=True):
     """What a page's candidates have in common."""
 
@@ -52,14 +76,21 @@ class Source(msgspec.Struct, frozen=True):
     found_at: datetime | None = None
 
 
-class Collector:
-    """Takes what pages say; use as ``with collecting(...) as collector``, then ``done()``."""
+PAGES = pa.schema([pa.field("base", pa.string()), *(FOUND.field(n) for n in (
+    "page_url", "license", "archive", "found_at"
+))])  # fmt: skip
+"""Of each page what its pictures have in common; ``base`` is what their URLs are relative to."""
 
-    def __init__(self, writer: Any) -> None:
-        self._writer = writer
-        self._rows: list[tuple[Any, ...]] = []
+
+class Collector:
+    """Takes what sources find; use as ``with collecting(...) as collector``, then ``done()``."""
+
+    def __init__(self, writer: Any, rejected: Any) -> None:
+        self._writer, self._rejected = writer, rejected
+        self._seen: U64 = np.zeros((_REMEMBERED, 2), np.uint64)
+        self._pages: list[tuple[Any, ...]] = []
+        self._pairs: list[tuple[str, str, str, int]] = []
         self._chars = 0
-        self._seen: set[bytes] = set()
         self._rejections: list[tuple[Reason, str, str | None]] = []
         self.counts: Counter[str] = Counter(pages=0, candidates=0)
 
@@ -67,6 +98,47 @@ class Collector:
         """Keep why something was dropped; no pair was formed of it."""
         self._rejections.append((reason, detail, url or None))
         self.counts[f"rejected:{reason}"] += 1
+        if len(self._rejections) >= BATCH_ROWS:
+            self._flush_rejections()
+
+    def add(self, found: pa.Table) -> None:
+        """Take pairs as ``tables.FOUND``: URLs normalised, texts collapsed and not empty."""
+        for at in range(0, found.num_rows, BATCH_ROWS):
+            self._write(found.slice(at, BATCH_ROWS))
+
+    def _write(self, found: pa.Table) -> None:
+        uids = pair_uids(found["url"].combine_chunks(), found["text"].combine_chunks())
+        halves = np.frombuffer(uids.buffers()[1], np.uint64).reshape(-1, 2)
+        new = np.empty(len(uids), np.bool_)
+        _unseen(halves, self._seen, new)
+        fresh = found.append_column("uid", uids).filter(pa.array(new))
+        if fresh.num_rows:
+            self._writer.write_table(conform(fresh, CANDIDATES).combine_chunks())
+        self.counts["candidates"] += fresh.num_rows
+        if fresh.num_rows < found.num_rows:
+            self.counts["repeated"] += found.num_rows - fresh.num_rows
+
+    def add_pictures(self, pictures: pa.Table, which: I64, pages: pa.Table) -> None:
+        """Take pictures of pages, their addresses as they stand there.
+
+        Args:
+            pictures: columns ``href``, ``text`` (collapsed, not empty) and ``text_from``.
+            which: row in ``pages`` of each picture.
+            pages: ``PAGES``.
+        """
+        bases = pages["base"].combine_chunks()
+        urls, bad = resolve_urls(pictures["href"].combine_chunks(), bases, which)
+        self._reject_urls(bad, which, pages)
+        place = pa.array(which)
+        columns = {name: pages[name].take(place) for name in PAGES.names[1:]}
+        columns |= {"url": urls, "text": pictures["text"], "text_from": pictures["text_from"]}
+        columns["picture_at"] = pa.nulls(len(urls), pa.string())
+        found = pa.table([columns[name] for name in FOUND.names], FOUND.names)
+        self.add(found.filter(pc.is_valid(urls)) if bad else found)
+
+    def _reject_urls(self, bad: Bad, which: I64, pages: pa.Table) -> None:
+        for row, why in bad:
+            self.reject(Reason.BAD_URL, why, pages["page_url"][int(which[row])].as_py())
 
     def add_html(
         self, body: bytes, charset: str | None, source: Source, *, links: bool = False
@@ -75,55 +147,70 @@ class Collector:
         self.counts["pages"] += 1
         try:
             page = read_page(body, source.page_url, charset, links=links)
-        except TooDeepError:
-            self.reject(Reason.TOO_LARGE_HTML, "nested too deep to parse", source.page_url)
+        except TooDeepError as error:
+            self.reject(Reason.TOO_LARGE_HTML, str(error) or "too deep", source.page_url)
             return []
-        self._add(page, source)
+        self._add_page(page, source)
         return page.links
 
-    def _add(self, page: Page, source: Source) -> None:
+    def _add_page(self, page: Page, source: Source) -> None:
         if page.opt_outs:
             self.reject(Reason.OPT_OUT_PAGE, ", ".join(page.opt_outs), source.page_url)
-        for detail in page.bad_urls:
-            self.reject(Reason.BAD_URL, detail, source.page_url)
         # No rows: there is no pair to speak of, and most pictures of the web have no text.
         if page.without_text:
             self.counts[f"rejected:{Reason.NO_TEXT}"] += page.without_text
-        for url, text, text_from in page.pairs:
-            uid = pair_uid(url, text)
-            if uid in self._seen:
-                self.counts["repeated"] += 1
-                continue
-            self._seen.add(uid)
-            self._rows.append(
-                (uid, url, text, text_from.value, source.page_url, page.license, source.archive,
-                 source.found_at)
-            )  # fmt: skip
-            self._chars += len(url) + len(text) + len(source.page_url)
-        if len(self._rows) >= BATCH_ROWS or self._chars >= BATCH_CHARS:
-            self.flush()
+        if not page.pairs:
+            return
+        number = len(self._pages)
+        self._pages.append(
+            (page.base, source.page_url, page.license, source.archive, source.found_at)
+        )
+        self._pairs += [(p.href, p.text, p.text_from.value, number) for p in page.pairs]
+        self._chars += sum(len(p.href) + len(p.text) for p in page.pairs)
+        if len(self._pairs) >= BATCH_ROWS or self._chars >= BATCH_CHARS:
+            self._flush_pages()
+
+    def _flush_pages(self) -> None:
+        if self._pairs:
+            hrefs, texts, text_from, which = zip(*self._pairs, strict=True)
+            pages = [
+                pa.array(column, field.type)
+                for column, field in zip(zip(*self._pages, strict=True), PAGES, strict=True)
+            ]
+            columns = (_strings(hrefs), _strings(texts), _strings(text_from))
+            pictures = pa.table(columns, ["href", "text", "text_from"])
+            self.add_pictures(pictures, np.array(which), pa.table(pages, PAGES.names))
+        self._pages, self._pairs, self._chars = [], [], 0
+
+    def _flush_rejections(self) -> None:
+        if self._rejections:
+            reasons, details, urls = map(list, zip(*self._rejections, strict=True))
+            size = len(reasons)
+            columns = [
+                pa.nulls(size, pa.binary(16)), pa.array([STAGE] * size, pa.string()),
+                _strings(reasons), _strings(details), pa.array(urls, pa.string()),
+            ]  # fmt: skip
+            self._rejected.write_table(pa.table(columns, schema=REJECTIONS))
+        self._rejections = []
 
     def flush(self) -> None:
-        """Write what is held as one record batch."""
-        if self._rows:
-            columns = zip(*self._rows, strict=True)
-            arrays = [pa.array(c, f.type) for c, f in zip(columns, CANDIDATES, strict=True)]
-            self._writer.write_batch(pa.record_batch(arrays, schema=CANDIDATES))
-            self.counts["candidates"] += len(self._rows)
-        self._rows, self._chars = [], 0
+        """Write what is held."""
+        self._flush_pages()
+        self._flush_rejections()
 
-    def rejections(self) -> pa.Table:
-        """Return what was rejected, in order, as ``tables.REJECTIONS``."""
-        reasons, details, urls = (
-            zip(*self._rejections, strict=True) if self._rejections else ((),) * 3
-        )
-        size = len(reasons)
-        return pa.table(
-            [pa.nulls(size, pa.binary(16)), pa.array([STAGE] * size, pa.string()),
-             pa.array(reasons, pa.string()), pa.array(details, pa.string()),
-             pa.array(urls, pa.string())],
-            schema=REJECTIONS,
-        )  # fmt: skip
+
+def _strings(values: Any) -> pa.Array:
+    return pa.array(values, pa.string())
+
+
+@numba.njit(cache=True, nogil=True)
+def _unseen(uids: U64, seen: U64, new: npt.NDArray[np.bool_]) -> None:
+    """Tell which uids are not remembered, and remember them."""
+    for i in range(new.size):
+        high, low = uids[i, 0], uids[i, 1]
+        place = low & np.uint64(seen.shape[0] - 1)
+        new[i] = seen[place, 0] != high or seen[place, 1] != low
+        seen[place, 0], seen[place, 1] = high, low
 
 
 @contextlib.contextmanager
@@ -135,13 +222,13 @@ def collecting(output: Output, published: list[Published]) -> Iterator[Collector
     """
     options = pa.ipc.IpcWriteOptions(compression="zstd")
     with (
+        storage.parquet_writer(output.rejections, REJECTIONS, published) as rejected,
         storage.publishing(output.candidates, published) as path,
         pa.ipc.new_file(str(path), CANDIDATES, options=options) as writer,
     ):
-        collector = Collector(writer)
+        collector = Collector(writer, rejected)
         yield collector
         collector.flush()
-    published.append(storage.write_parquet(output.rejections, collector.rejections()))
 
 
 def done(collector: Collector, published: list[Published]) -> Done:

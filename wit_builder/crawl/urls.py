@@ -14,8 +14,6 @@ than ``MAX_URL_CHARS`` characters.
 from __future__ import annotations
 
 import re
-from urllib.parse import urljoin
-
 from yarl import URL
 
 MAX_URL_CHARS = 4096
@@ -70,8 +68,9 @@ def _join(value: str, page_url: str) -> str:
     """Return an absolute URL; before a query, a backslash is a slash, as browsers read it."""
     cut = min((at for at in (value.find("?"), value.find("#")) if at >= 0), default=len(value))
     try:
-        return urljoin(page_url, value[:cut].replace("\\", "/") + value[cut:])
-    except ValueError as error:
+        # not urllib's urljoin: it takes empty segments out of relative paths, which browsers keep
+        return str(URL(page_url).join(URL(value[:cut].replace("\\", "/") + value[cut:])))
+    except (ValueError, TypeError) as error:
         raise BadUrlError("malformed") from error
 
 
