@@ -22,11 +22,13 @@ import pyarrow as pa
 from wit_builder import storage
 from wit_builder.errors import QueryListError, StorageError
 from wit_builder.queries.compressed import Guarded, damage_told
+from wit_builder.ranges import open_ranges
 
 PART_BYTES = 32 << 20
 """Compressed bytes of a part: some seconds of work, and a few million distinct grams."""
 
 _INDEX = re.compile(r"-multistream-index\d*\.txt.*\.(?:bz2|gz|zst)$")
+_BLOCK_BYTES = 4 << 20  # what is read ahead beyond a part's end is read in vain
 _READ_BYTES = 256 << 10
 _PIECE_BYTES = 1 << 20
 _STREAM_START = re.compile(rb"BZh[1-9](?:\x31\x41\x59\x26\x53\x59|\x17\x72\x45\x38\x50\x90)")
@@ -113,7 +115,7 @@ class Pieces:
         """
         place = self._part.place
         with _told(place):
-            self._raw = storage.open_read(place)
+            self._raw = open_ranges(place, block_bytes=_BLOCK_BYTES, ahead=1)
         with self._raw as raw:
             pieces = iter(self._decompressed(raw, Guarded(place, raw)))
             while True:
