@@ -11,11 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from wit_builder import storage
-from wit_builder.crawl import archives, candidates
+from wit_builder.crawl import archives, candidates, records
 from wit_builder.crawl.archives import ArchiveJob
 from wit_builder.crawl.candidates import Output
-from wit_builder.errors import ArchiveError, StorageError
+from wit_builder.errors import ArchiveError, GoneError, StorageError
 from wit_builder.hashing import pair_uid
+from wit_builder.ranges import open_ranges
 from wit_builder.sections import WarcSource
 from wit_builder.tables import CANDIDATES, REJECTIONS
 from wit_builder.units import Done
@@ -50,7 +51,7 @@ def crawl(
 ) -> tuple[Done, pa.Table, pa.Table]:
     place = folder / "x.warc.gz"
     place.write_bytes(data)
-    job = ArchiveJob(str(place), Output.of(str(folder / "g0"), "warc-00000"), max_html_bytes)
+    job = ArchiveJob(str(place), max_html_bytes, Output.of(str(folder / "g0"), "warc-00000"))
     done = archives.run(job)
     found = pa.concat_tables(
         [CANDIDATES.empty_table(), *storage.read_batches(job.output.candidates)]
@@ -253,27 +254,26 @@ def test_same_bytes_in_bounded_batches(tmp_path: Path, monkeypatch: pytest.Monke
     assert [b.num_rows for b in batches] == [2, 2, 1]
 
 
-def test_units(tmp_path: Path) -> None:
-    """Each file that the paths name or match is a unit; a missing one is an error."""
+def test_pieces(tmp_path: Path) -> None:
+    """Each file that the paths name or match is a piece; a missing one is an error."""
     for name in ("b.warc.gz", "a.warc.gz"):
         (tmp_path / name).write_bytes(member(GOOD[0]))
     paths = [str(tmp_path / "*.warc.gz"), str(tmp_path / "b.warc.gz")]  # one is named twice
-    found = archives.units(WarcSource(paths=paths), "ROOT/g0", 100)
-    assert [u.name for u in found] == ["warc-00000", "warc-00001"]
-    assert [Path(u.job.place).name for u in found] == ["a.warc.gz", "b.warc.gz"]
-    assert found[0].job.output.candidates == "ROOT/g0/candidates/warc-00000.arrow"
+    found = archives.pieces(WarcSource(paths=paths), 100)
+    assert [Path(piece.key).name for piece in found] == ["a.warc.gz", "b.warc.gz"]
+    job = found[0].job(Output.of("ROOT/g0", "warc-00000"))
+    assert job.output.candidates == "ROOT/g0/candidates/warc-00000.arrow"
     with pytest.raises(StorageError):
-        archives.units(WarcSource(paths=[str(tmp_path / "none.warc.gz")]), "ROOT/g0", 100)
+        archives.pieces(WarcSource(paths=[str(tmp_path / "none.warc.gz")]), 100)
 
 
 def test_what_storage_cannot_read_is_no_bad_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A read that fails ends the unit with an error; nothing is taken for broken or done."""
-    real = storage.open_read
 
     def failing(url: str) -> Any:
-        stream = real(url)
+        stream = open_ranges(url)
         calls = iter([True, True, True])
 
         class Failing:
@@ -286,6 +286,40 @@ def test_what_storage_cannot_read_is_no_bad_record(
 
         return contextlib.closing(Failing())
 
-    monkeypatch.setattr(storage, "open_read", failing)
+    monkeypatch.setattr(records, "open_ranges", failing)
     with pytest.raises(StorageError, match="reset"):
         crawl(tmp_path, b"".join(map(member, GOOD)))
+
+
+def test_an_archive_that_vanishes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was read before the file was gone is kept, and that it is gone is counted."""
+    data = b"".join(map(member, GOOD))
+    cut = data.index(member(GOOD[2])) + 10
+
+    def vanishing(url: str) -> Any:
+        stream = open_ranges(url)
+
+        class Vanishing:
+            seek, tell, close = stream.seek, stream.tell, stream.close
+
+            def read(self, size: int = -1) -> bytes:
+                if stream.tell() >= cut:
+                    raise GoneError("cannot read: no such file", where=url)
+                return stream.read(min(size, cut - stream.tell()))
+
+        return contextlib.closing(Vanishing())
+
+    monkeypatch.setattr(records, "open_ranges", vanishing)
+    done, found, rejected = crawl(tmp_path, data)
+    assert found["text"].to_pylist() == ["picture 0"]
+    assert rejected["reason"].to_pylist() == ["archive_missing"]
+    assert done.counts["rejected:archive_missing"] == 1
+
+
+def test_an_archive_that_was_never_there(tmp_path: Path) -> None:
+    """A file that is not there is a counted rejection: a listing may name a few such."""
+    job = ArchiveJob(str(tmp_path / "none.warc.gz"), 100, Output.of(str(tmp_path), "warc-00000"))
+    done = archives.run(job)
+    assert done.counts == {"candidates": 0, "pages": 0, "rejected:archive_missing": 1}
+    (row,) = pq.read_table(job.output.rejections).to_pylist()
+    assert row["url"] == job.place

@@ -11,8 +11,10 @@ import pytest
 from tests.mock_web import MockWeb, Reply, redirect
 from wit_builder import storage
 from wit_builder.crawl import site
+from wit_builder.crawl.candidates import Output
 from wit_builder.errors import ArchiveError, RecipeError
 from wit_builder.sections import FetchSection, SiteSource
+from wit_builder.tables import CANDIDATES
 from wit_builder.units import Done
 
 
@@ -33,11 +35,12 @@ def picture(name: str) -> str:
 def crawl(
     web: MockWeb, folder: Path, seeds: list[str], **source: Any
 ) -> tuple[Done, pa.Table, list[tuple[str, str]]]:
-    settings = site.Crawl(str(folder / "g0"), FetchSection(retries=0), 1 << 20, web.loopback)
-    (unit,) = site.units(SiteSource(seeds=seeds, **source), settings)
-    done = site.run(unit.job)
-    found = pa.concat_tables(storage.read_batches(unit.job.output.candidates))
-    rejected = pq.read_table(unit.job.output.rejections)
+    asking = SiteSource(seeds=seeds, **source)
+    (piece,) = site.pieces(asking, FetchSection(retries=0), 1 << 20, web.loopback)
+    output = Output.of(str(folder / "g0"), "site-00000")
+    done = site.run(piece.job(output))
+    found = pa.concat_tables([CANDIDATES.empty_table(), *storage.read_batches(output.candidates)])
+    rejected = pq.read_table(output.rejections)
     pairs = zip(rejected["reason"].to_pylist(), rejected["url"].to_pylist(), strict=True)
     return done, found, list(pairs)
 
@@ -129,21 +132,19 @@ def test_a_redirect_counts_where_it_leads(web: MockWeb, tmp_path: Path) -> None:
     assert done.counts["left the site"] == 1
 
 
-def test_a_unit_is_a_registrable_domain() -> None:
-    """Seeds of one registrable domain are one unit, so that its limits hold."""
+def test_a_piece_is_a_registrable_domain() -> None:
+    """Seeds of one registrable domain are one piece, so that its limits hold."""
     seeds = ["http://x.example.com/", "http://example.org/", "http://y.example.com/"]
-    crawl = site.Crawl("ROOT/g0", FetchSection(), 100)
-    units = site.units(SiteSource(seeds=seeds), crawl, first=3)
-    assert [(u.name, u.job.seeds) for u in units] == [
-        ("site-00003", [seeds[0], seeds[2]]),
-        ("site-00004", [seeds[1]]),
-    ]
+    pieces = site.pieces(SiteSource(seeds=seeds), FetchSection(), 100, {})
+    jobs = [piece.job(Output.of("ROOT/g0", "site-00000")) for piece in pieces]
+    assert [piece.key for piece in pieces] == ["example.com", "example.org"]
+    assert [job.seeds for job in jobs] == [[seeds[0], seeds[2]], [seeds[1]]]
 
 
 def test_an_impossible_seed_is_an_error() -> None:
     """A seed that is not an http URL is refused with its fix, before anything is asked."""
     with pytest.raises(RecipeError, match="a seed cannot be crawled: scheme ftp"):
-        site.units(SiteSource(seeds=["ftp://a.test/"]), site.Crawl("g0", FetchSection(), 1))
+        site.pieces(SiteSource(seeds=["ftp://a.test/"]), FetchSection(), 1, {})
 
 
 @pytest.mark.parametrize(

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import msgspec
 
 from wit_builder import storage
-from wit_builder.crawl.candidates import Collector, Output, Source, collecting, done
+from wit_builder.crawl.candidates import Collector, Output, Piece, Source, collecting, done
+from wit_builder.crawl.listings import archives
 from wit_builder.crawl.records import Rejected, Response, responses
 from wit_builder.crawl.urls import BadUrlError, normalise
 from wit_builder.sections import WarcSource
 from wit_builder.storage import Published
 from wit_builder.tables import Reason
-from wit_builder.units import Done, Unit
+from wit_builder.units import Done
 from wit_builder.web.optouts import opt_outs
 
 
@@ -19,33 +22,25 @@ class ArchiveJob(msgspec.Struct, frozen=True):
     """One WARC file, and where its candidates go."""
 
     place: str
-    output: Output
     max_html_bytes: int
+    output: Output
 
 
-def units(
-    source: WarcSource, generation: str, max_html_bytes: int, *, first: int = 0
-) -> list[Unit]:
-    """Return a unit for every file of a source, named ``warc-NNNNN`` in the order of its paths.
-
-    A file that several paths name is read once.
+def pieces(source: WarcSource, max_html_bytes: int) -> list[Piece]:
+    """Return a piece for every file of a source, in the order of its paths.
 
     Args:
-        source: paths, each a place or a shell pattern.
-        generation: folder of the generation (``ROOT/g0``).
+        source: names the files.
         max_html_bytes: larger pages are rejected.
-        first: number of the first unit, where another source has some already.
 
     Raises:
+        ArchiveError: it names none.
         StorageError: a file is not there, or a pattern matches nothing.
     """
-    places = dict.fromkeys(place for path in source.paths for place in storage.glob(path))
-    made = []
-    for number, place in enumerate(places, first):
-        name = f"warc-{number:05d}"
-        job = ArchiveJob(place, Output.of(generation, name), max_html_bytes)
-        made.append(Unit(name, [storage.identity(place)], job))
-    return made
+    return [
+        Piece("warc", place, [identity], partial(ArchiveJob, place, max_html_bytes))
+        for place, identity in archives(source)
+    ]
 
 
 def run(job: ArchiveJob) -> Done:

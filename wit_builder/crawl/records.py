@@ -1,4 +1,4 @@
-"""The HTML pages of a WARC file, streamed, whatever is broken in between.
+"""The records of a WARC file, and its HTML pages, streamed, whatever is broken in between.
 
 FastWARC reads; it stops at the first fault. ``recovery`` then finds the record at fault, which is
 rejected, and the next one to go on from. A page is handed out only once the record after it was
@@ -9,17 +9,21 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from fastwarc.stream_io import BrotliReader, ChunkedReader, GzipReader
 from fastwarc.warc import ArchiveIterator, WarcRecord, WarcRecordType
 
 from wit_builder import storage
 from wit_builder.crawl.recovery import BROKEN, Archive, opened
-from wit_builder.errors import ArchiveError
+from wit_builder.errors import ArchiveError, GoneError
+from wit_builder.ranges import open_ranges
 from wit_builder.tables import Reason
+
+Item = TypeVar("Item")
 
 HTML = re.compile(r"(text/html|application/xhtml\+xml)\b", re.IGNORECASE)
 """A content type of a page."""
@@ -43,6 +47,10 @@ class Rejected(NamedTuple):
     url: str | None = None
 
 
+Read = Callable[[WarcRecord], Item | Rejected | None]
+"""What becomes of a record: something, a rejection, or nothing."""
+
+
 def responses(place: str, max_html_bytes: int) -> Iterator[Response | Rejected]:
     """Yield the HTML responses of a WARC file in order, and what was rejected among its records.
 
@@ -54,22 +62,41 @@ def responses(place: str, max_html_bytes: int) -> Iterator[Response | Rejected]:
         ArchiveError: there is no WARC record in it.
         StorageError: it cannot be read.
     """
-    with storage.open_read(place) as stream:
-        archive = opened(stream, place)
-        start = archive.next_record(0)
-        if start is None:
-            raise ArchiveError(
-                "not a WARC file", where=storage.redact(place), fix="give .warc or .warc.gz files"
-            )
-        yield from _responses(archive, start, max_html_bytes)
+    return records(place, WarcRecordType.response, partial(_response, max_bytes=max_html_bytes))
 
 
-def _responses(archive: Archive, begin: int, max_html_bytes: int) -> Iterator[Response | Rejected]:
+def records(place: str, types: WarcRecordType, read: Read[Item]) -> Iterator[Item | Rejected]:
+    """Yield what is read from the records of some types, in order, and what was rejected.
+
+    A file that is not there, or not any more, is a rejection; what it had until then is kept.
+
+    Raises:
+        ArchiveError: there is no WARC record in it.
+        StorageError: it cannot be read.
+    """
+    try:
+        with open_ranges(place) as stream:
+            archive = opened(stream, place)
+            start = archive.next_record(0)
+            if start is None:
+                raise ArchiveError(
+                    "not a WARC file",
+                    where=storage.redact(place),
+                    fix="give .warc, .wat or their .gz files",
+                )
+            yield from _all(archive, start, partial(_Reading[Item], archive, types, read))
+    except GoneError as error:
+        yield Rejected(Reason.ARCHIVE_MISSING, str(error), place)
+
+
+def _all(
+    archive: Archive, begin: int, reading_from: Callable[[int], _Reading[Item]]
+) -> Iterator[Item | Rejected]:
     if begin:
         yield Rejected(Reason.BAD_RECORD, "the file begins with something else")
     start: int | None = begin
     while start is not None:
-        reading = _Reading(archive, start, max_html_bytes)
+        reading = reading_from(start)
         yield from reading
         fault = archive.first_fault(reading.last)
         if reading.pending is not None and fault != reading.last:
@@ -81,31 +108,32 @@ def _responses(archive: Archive, begin: int, max_html_bytes: int) -> Iterator[Re
         start = archive.next_record((reading.last if fault is None else fault) + 1)
 
 
-class _Reading:
+class _Reading(Generic[Item]):
     """One run of FastWARC, up to the file's end or the first fault; holds back its last item."""
 
-    def __init__(self, archive: Archive, start: int, max_html_bytes: int) -> None:
-        self._archive, self._max = archive, max_html_bytes
+    def __init__(
+        self, archive: Archive, types: WarcRecordType, read: Read[Item], start: int
+    ) -> None:
+        self._archive, self._types, self._read = archive, types, read
         self.last = start
-        self.pending: Response | Rejected | None = None
+        self.pending: Item | Rejected | None = None
         self.error: str | None = None
 
-    def __iter__(self) -> Iterator[Response | Rejected]:
-        self._archive.stream.seek(self.last)
+    def __iter__(self) -> Iterator[Item | Rejected]:
+        stream, parse_http = self._archive.stream, self._types == WarcRecordType.response
+        stream.seek(self.last)
         try:
-            for record in ArchiveIterator(
-                self._archive.stream, record_types=WarcRecordType.response
-            ):
+            for record in ArchiveIterator(stream, record_types=self._types, parse_http=parse_http):
                 if self.pending is not None:
                     yield self.pending
                 self.pending = None
                 self.last = record.stream_pos
-                self.pending = _read(record, self._max)
+                self.pending = self._read(record)
         except BROKEN as error:
             self.error = str(error)[:200]
 
 
-def _read(record: WarcRecord, max_html_bytes: int) -> Response | Rejected | None:
+def _response(record: WarcRecord, max_bytes: int) -> Response | Rejected | None:
     """Return the page of a response record; None for one that has none (a redirect)."""
     url = (record.headers.get("WARC-Target-URI") or "").strip("<> ")
     http = record.http_headers
@@ -120,11 +148,11 @@ def _read(record: WarcRecord, max_html_bytes: int) -> Response | Rejected | None
     if not HTML.match(kind.strip()):
         return Rejected(Reason.NOT_HTML, kind[:100], url)
     try:
-        body = _body(record, http, max_html_bytes + 1)
+        body = _body(record, http, max_bytes + 1)
     except _UndecodableError as error:
         return Rejected(Reason.BAD_RECORD, str(error), url)
-    if len(body) > max_html_bytes:
-        return Rejected(Reason.TOO_LARGE_HTML, f"more than {max_html_bytes} bytes", url)
+    if len(body) > max_bytes:
+        return Rejected(Reason.TOO_LARGE_HTML, f"more than {max_bytes} bytes", url)
     captured = record.record_date if record.headers.get("WARC-Date") else None
     return Response(url, http.to_tuples(), record.http_charset, body, captured)
 
@@ -144,19 +172,20 @@ _DECODERS: dict[str, Any] = {
 
 def _body(record: WarcRecord, http: Any, size: int) -> bytes:
     """Return up to ``size`` bytes of a body, its encodings undone if the archive kept them."""
-    raw = _read_up_to(record.reader, size)
+    raw = read_up_to(record.reader, size)
     for name in ("Transfer-Encoding", "Content-Encoding"):
         for coding in reversed((http.get(name) or "").lower().replace(" ", "").split(",")):
             if coding in {"", "identity"}:
                 continue
             try:
-                raw = _read_up_to(_DECODERS[coding](io.BytesIO(raw)), size)
+                raw = read_up_to(_DECODERS[coding](io.BytesIO(raw)), size)
             except (KeyError, *BROKEN) as error:
                 raise _UndecodableError(f"cannot undo {name}: {coding[:40]}") from error
     return raw
 
 
-def _read_up_to(reader: Any, size: int) -> bytes:
+def read_up_to(reader: Any, size: int) -> bytes:
+    """Return what a reader has, up to so many bytes."""
     parts, left = [], size
     while left and (part := reader.read(left)):
         parts.append(part)

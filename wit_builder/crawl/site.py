@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
+from functools import partial
 from urllib.parse import urlsplit
 
 import msgspec
 
-from wit_builder.crawl.candidates import Collector, Output, Source, collecting, done
+from wit_builder.crawl.candidates import Collector, Output, Piece, Source, collecting, done
 from wit_builder.crawl.records import HTML
 from wit_builder.crawl.urls import BadUrlError, normalise
 from wit_builder.errors import ArchiveError, RecipeError
 from wit_builder.sections import FetchSection, SiteSource
 from wit_builder.storage import Published
 from wit_builder.tables import Reason
-from wit_builder.units import Done, Unit
+from wit_builder.units import Done
 from wit_builder.web.answer import Answer
 from wit_builder.web.client import Client
 from wit_builder.web.domains import registrable
@@ -38,23 +39,16 @@ class SiteJob(msgspec.Struct, frozen=True):
     max_pages: int
     max_html_bytes: int
     fetch: FetchSection
+    loopback: dict[str, str]
     output: Output
-    loopback: dict[str, str] = {}
 
 
-class Crawl(msgspec.Struct, frozen=True):
-    """What all units of a live crawl share."""
+def pieces(
+    source: SiteSource, fetch: FetchSection, max_html_bytes: int, loopback: dict[str, str]
+) -> list[Piece]:
+    """Return a piece for every registrable domain among the seeds.
 
-    generation: str
-    fetch: FetchSection
-    max_html_bytes: int
-    loopback: dict[str, str] = {}
-
-
-def units(source: SiteSource, crawl: Crawl, *, first: int = 0) -> list[Unit]:
-    """Return a unit for every registrable domain among the seeds, named ``site-NNNNN``.
-
-    One worker owns a domain, so its limits hold. ``max_pages`` holds for each unit.
+    One worker owns a domain, so its limits hold. ``max_pages`` holds for each.
 
     Raises:
         RecipeError: a seed is not a URL that can be crawled.
@@ -63,14 +57,11 @@ def units(source: SiteSource, crawl: Crawl, *, first: int = 0) -> list[Unit]:
     for seed in source.seeds:
         url = _seed(seed)
         by_domain.setdefault(registrable(urlsplit(url).hostname or ""), []).append(url)
+    depth, pages = source.max_depth, source.max_pages
     made = []
-    for number, seeds in enumerate(by_domain.values(), first):
-        name = f"site-{number:05d}"
-        job = SiteJob(
-            seeds, source.max_depth, source.max_pages, crawl.max_html_bytes, crawl.fetch,
-            Output.of(crawl.generation, name), crawl.loopback,
-        )  # fmt: skip
-        made.append(Unit(name, [*seeds, f"{source.max_depth}:{source.max_pages}"], job))
+    for domain, seeds in by_domain.items():
+        job = partial(SiteJob, seeds, depth, pages, max_html_bytes, fetch, loopback)
+        made.append(Piece("site", domain, [*seeds, f"{depth}:{pages}"], job))
     return made
 
 

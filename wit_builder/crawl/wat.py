@@ -1,0 +1,298 @@
+"""Candidates from WAT files, which have the links of Common Crawl's pages: one unit a file.
+
+A WAT has of each page its headers, metas and links, of pictures the ``src``, ``alt`` and ``title``.
+It knows neither captions of figures, nor the attributes of lazy loading, nor ``srcset``.
+
+Extractors before August 2019 left character references (``&amp;``) as they were in the page.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import html
+import itertools
+from collections.abc import Iterator
+from email.utils import parsedate_to_datetime
+from functools import partial
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from fastwarc.warc import WarcRecord, WarcRecordType
+
+from wit_builder import storage
+from wit_builder.crawl.candidates import PAGES, Collector, Output, Piece, collecting, done
+from wit_builder.crawl.columns import I64, collapse, normalise_urls
+from wit_builder.crawl.json_strings import strings
+from wit_builder.crawl.licenses import license_of
+from wit_builder.crawl.listings import archives
+from wit_builder.crawl.records import Rejected, records
+from wit_builder.crawl.urls import BadUrlError, resolve
+from wit_builder.crawl.wat_json import (
+    ALT,
+    BASE,
+    DATE,
+    HEADER,
+    HREF,
+    HTML,
+    LINK,
+    META,
+    STATUS,
+    TITLE,
+    URL,
+    VALID,
+    scan,
+)
+from wit_builder.sections import WatSource
+from wit_builder.storage import Published
+from wit_builder.tables import Reason, TextFrom
+from wit_builder.units import Done
+from wit_builder.web.optouts import opt_outs
+
+Mask = npt.NDArray[np.bool_]
+Links = list[tuple[str, str]]
+
+_BATCH_BYTES = 4 << 20
+_MAX_RECORD_BYTES = 64 << 20
+_UNESCAPED_SINCE = (2019, 8)
+
+
+class WatJob(msgspec.Struct, frozen=True):
+    """One WAT file, and where its candidates go."""
+
+    place: str
+    output: Output
+
+
+def pieces(source: WatSource) -> list[Piece]:
+    """Return a piece for every file of a source, in the order of its paths.
+
+    Raises:
+        ArchiveError: it names none.
+        StorageError: a file is not there, or a pattern matches nothing.
+    """
+    return [
+        Piece("wat", place, [identity], partial(WatJob, place))
+        for place, identity in archives(source)
+    ]
+
+
+def run(job: WatJob) -> Done:
+    """Write the candidates of one WAT file; what is broken in it is rejected, the rest is kept.
+
+    Counts ``pages``, ``candidates``, ``repeated`` (the same pair again) and ``rejected:REASON``.
+
+    Raises:
+        ArchiveError: there is no WARC record in it.
+        StorageError: it cannot be read, or the output cannot be written.
+    """
+    published: list[Published] = []
+    with collecting(job.output, published) as collector:
+        reader = _Reader(collector, storage.name_of(job.place))
+        for found in records(job.place, WarcRecordType.metadata | WarcRecordType.warcinfo, _read):
+            if isinstance(found, Rejected):
+                collector.reject(found.reason, found.detail, found.url)
+            else:
+                reader.take(found)
+        reader.flush()
+    return done(collector, published)
+
+
+def _read(record: WarcRecord) -> bytes | Rejected:
+    if record.content_length > _MAX_RECORD_BYTES:
+        url = record.headers.get("WARC-Target-URI")
+        return Rejected(Reason.TOO_LARGE_HTML, f"more than {_MAX_RECORD_BYTES} bytes", url)
+    return bytes(record.reader.read())
+
+
+class _Reader:
+    """Takes records one by one, and reads them by the batch."""
+
+    def __init__(self, collector: Collector, archive: str) -> None:
+        self._collector, self._archive = collector, archive
+        self._held: list[bytes] = []
+        self._bytes = 0
+        self._escaped = False
+
+    def take(self, payload: bytes) -> None:
+        """Take the content of a ``metadata`` or ``warcinfo`` record."""
+        if payload[:1] != b"{" and (extracted := _extracted(payload)):
+            self._escaped = extracted < _UNESCAPED_SINCE
+            return
+        self._held.append(payload)
+        self._bytes += len(payload)
+        if self._bytes >= _BATCH_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Read what is held."""
+        if self._held:
+            offsets = np.cumsum([0, *map(len, self._held)])
+            batch = _Batch(b"".join(self._held), offsets, escaped=self._escaped)
+            batch.give(self._collector, self._archive)
+        self._held, self._bytes = [], 0
+
+
+def _extracted(payload: bytes) -> tuple[int, int] | None:
+    """Return year and month of the extraction that a ``warcinfo`` record tells of."""
+    for line in payload.decode("utf-8", "replace").splitlines():
+        name, _, value = line.partition(":")
+        if name.strip().lower() == "extracted-date":
+            try:
+                date = parsedate_to_datetime(value.strip())
+            except ValueError:
+                return None
+            return date.year, date.month
+    return None
+
+
+class _Batch:
+    """Some records, in columns.
+
+    Args:
+        json: of all records, one after the other.
+        offsets: where each begins, and the last one's end.
+        escaped: whether character references are still to be undone.
+    """
+
+    def __init__(self, json: bytes, offsets: I64, *, escaped: bool) -> None:
+        self._data, self._escaped = np.frombuffer(json, np.uint8), escaped
+        self._records, self._pictures, self._signals = scan(self._data, offsets)
+
+    def give(self, collector: Collector, archive: str) -> None:
+        """Give the pictures of pages that may be used to the collector, and reject what may not."""
+        readable = self._readable(collector)
+        links = self._obey(readable, collector)
+        pictures = self._pictures[readable[self._pictures[:, 0]]]
+        texts, place = _texts(self._strings(pictures, ALT), self._strings(pictures, TITLE))
+        if silent := len(pictures) - len(np.unique(place)):
+            collector.counts[f"rejected:{Reason.NO_TEXT}"] += silent
+        pictures = pictures[place]
+        numbers, which = np.unique(pictures[:, 0], return_inverse=True)
+        pages = self._pages(numbers, links, archive, collector)
+        known = pc.is_valid(pages["base"]).to_numpy()[which]
+        found = texts.append_column("href", self._strings(pictures, HREF)).filter(pa.array(known))
+        if found.num_rows:
+            collector.add_pictures(found, which[known], pages)
+
+    def _readable(self, collector: Collector) -> Mask:
+        """Return which records are of pages; reject what is no JSON, no success, or no HTML."""
+        records = self._records
+        status = self._statuses()
+        valid = records[:, VALID] == 1
+        answered = valid & (status >= 0)
+        for number in np.flatnonzero(~valid).tolist():
+            collector.reject(Reason.BAD_RECORD, "not JSON", self._url(number))
+        for number in np.flatnonzero(answered & (status >= 400)).tolist():
+            reason = Reason.HTTP_5XX if status[number] >= 500 else Reason.HTTP_4XX
+            collector.reject(reason, str(status[number]), self._url(number))
+        html = records[:, HTML] == 1
+        for number in np.flatnonzero(answered & (status == 200) & ~html).tolist():
+            collector.reject(Reason.NOT_HTML, "", self._url(number))
+        return valid & html & (status == 200)
+
+    def _statuses(self) -> I64:
+        """Return each record's HTTP status, -1 where it is not of a response."""
+        begin, end = self._records[:, STATUS], self._records[:, STATUS + 1]
+        found = np.full(len(begin), -1, np.int64)
+        three = end - begin == 3
+        digits = self._data[begin[three, None] + np.arange(3)].astype(np.int64) - ord("0")
+        found[three] = digits @ np.array([100, 10, 1])
+        return found
+
+    def _obey(self, readable: Mask, collector: Collector) -> dict[int, Links]:
+        """Reject pages that opt out; count the pages, and return the others' links to licences."""
+        links: dict[int, Links] = {}
+        names, values = (self._strings(self._signals, c).to_pylist() for c in (2, 4))
+        kinds = self._signals[:, 1].tolist()
+        opted_out = 0
+        for number, rows in _runs(self._signals[:, 0].tolist()):
+            if not readable[number]:
+                continue
+            said: dict[int, Links] = {HEADER: [], META: [], LINK: []}
+            for row in rows:
+                said[kinds[row]].append((names[row], values[row]))
+            if seen := opt_outs(said[HEADER]):
+                collector.reject(Reason.OPT_OUT_HEADER, ", ".join(seen), self._url(number))
+                readable[number] = False
+            elif seen := opt_outs(metas=said[META]):
+                collector.reject(Reason.OPT_OUT_PAGE, ", ".join(seen), self._url(number))
+                readable[number] = False
+                opted_out += 1
+            elif said[LINK]:
+                links[number] = said[LINK]
+        collector.counts["pages"] += int(np.count_nonzero(readable)) + opted_out
+        return links
+
+    def _pages(
+        self, numbers: I64, links: dict[int, Links], archive: str, collector: Collector
+    ) -> pa.Table:
+        """Return what pictures of some records have in common; null where a page's URL is bad."""
+        rows = self._records[numbers]
+        urls, bad = normalise_urls(self._strings(rows, URL))
+        for _, why in bad:
+            collector.reject(Reason.BAD_URL, f"of the page: {why}", None)
+        bases = urls.to_pylist()
+        for at in np.flatnonzero(rows[:, BASE]).tolist():
+            with contextlib.suppress(BadUrlError, TypeError):
+                bases[at] = resolve(self._strings(rows[[at]], BASE)[0].as_py(), bases[at])
+        license_urls = [
+            license_of(links[number], base) if number in links and base else None
+            for number, base in zip(numbers.tolist(), bases, strict=True)
+        ]
+        columns = [
+            pa.array(bases, pa.string()),
+            urls,
+            pa.array(license_urls, pa.string()),
+            pa.repeat(archive, len(urls)),
+            _times(self._strings(rows, DATE)),
+        ]
+        return pa.table(columns, PAGES.names)
+
+    def _strings(self, rows: I64, column: int) -> pa.Array:
+        found = strings(self._data, rows[:, column : column + 2])
+        return _unescaped(found) if self._escaped else found
+
+    def _url(self, number: int) -> str | None:
+        return self._strings(self._records[[number]], URL)[0].as_py() or None
+
+
+def _runs(numbers: list[int]) -> Iterator[tuple[int, list[int]]]:
+    """Yield each number of an ascending list with the places where it stands."""
+    for number, run in itertools.groupby(range(len(numbers)), key=numbers.__getitem__):
+        yield number, list(run)
+
+
+def _texts(alts: pa.Array, titles: pa.Array) -> tuple[pa.Table, I64]:
+    """Return the distinct texts of pictures in order, and which picture each is of.
+
+    They are columns ``text`` and ``text_from``; a picture without any has no row.
+    """
+    alts, titles = collapse(alts), collapse(titles)
+    said = pc.not_equal(alts, "")
+    more = pc.and_(pc.not_equal(titles, ""), pc.not_equal(titles, alts))
+    place = np.concatenate(
+        [np.flatnonzero(mask.to_numpy(zero_copy_only=False)) for mask in (said, more)]
+    )
+    kinds = [pa.repeat(kind.value, pc.sum(mask).as_py() or 0) for kind, mask in (
+        (TextFrom.ALT, said), (TextFrom.TITLE, more)
+    )]  # fmt: skip
+    texts = [alts.filter(said), titles.filter(more)]
+    order = np.argsort(place, kind="stable")
+    table = pa.table([pa.concat_arrays(texts), pa.concat_arrays(kinds)], ["text", "text_from"])
+    return table.take(pa.array(order)), place[order]
+
+
+def _unescaped(found: pa.Array) -> pa.Array:
+    """Return strings with their character references undone, as a browser reads attributes."""
+    has = pc.match_substring(found, "&")
+    plain = [html.unescape(value) for value in found.filter(has).to_pylist()]
+    return pc.replace_with_mask(found, has, pa.array(plain, pa.string()))
+
+
+def _times(dates: pa.Array) -> pa.Array:
+    """Return dates as WARC writes them; null for what is none."""
+    read = pc.strptime(dates, format="%Y-%m-%dT%H:%M:%SZ", unit="s", error_is_null=True)
+    return read.cast(pa.timestamp("s", tz="UTC"))
