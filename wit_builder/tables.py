@@ -86,6 +86,7 @@ class Reason(StrEnum):
     BODY_INCOMPLETE = "body_incomplete"
     OPT_OUT_IMAGE = "opt_out_image"
     # the picture
+    PICTURE_MISSING = "picture_missing"
     NOT_AN_IMAGE = "not_an_image"
     IMAGE_TRUNCATED = "image_truncated"
     IMAGE_TOO_LARGE = "image_too_large"

@@ -1,4 +1,8 @@
-"""Send what a round asks for to the worker that owns its domain, so that limits are global."""
+"""Send what a round asks for to the worker that owns its domain, so that limits are global.
+
+Pairs whose picture a shard holds go by that shard instead: nobody is asked for them, and one worker
+reads what lies together.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ from wit_builder.web.gate import domain_of, parse
 
 
 class RouteJob(msgspec.Struct, frozen=True):
-    """One table of selected pairs, to be grouped by registrable domain.
+    """One table of selected pairs, to be grouped by registrable domain, or by shard.
 
     Attributes:
         selected: place of the table (``tables.SELECTED``).
@@ -27,15 +31,23 @@ class RouteJob(msgspec.Struct, frozen=True):
 
 
 def run(job: RouteJob) -> Done:
-    """Publish the pairs, grouped by ``hash(registrable domain)``.
+    """Publish the pairs, grouped by ``hash(registrable domain)``, or by that of a shard's name.
 
     Raises:
         StorageError: the table is missing or damaged, or the file cannot be written.
     """
     table = storage.read_parquet(job.selected)
-    bucket = exchange.bucket_of(domains(table["url"]), job.buckets)
+    bucket = exchange.bucket_of(owners(table), job.buckets)
     outputs = exchange.scatter(table, bucket, job.buckets, job.out)
     return Done(outputs, {"pairs": table.num_rows})
+
+
+def owners(table: pa.Table) -> pa.Array:
+    """Return what decides who fetches each pair: its shard's file name, else its domain."""
+    at = table["picture_at"].combine_chunks()
+    shards = pc.replace_substring_regex(at, r"^(?:.*/)?([^/]*)@[0-9]+\+[0-9]+$", r"\1")
+    asked = pc.is_null(at)
+    return pc.replace_with_mask(shards, asked, domains(table["url"].filter(asked)))
 
 
 def domains(urls: pa.ChunkedArray) -> pa.Array:

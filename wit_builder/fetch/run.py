@@ -2,18 +2,17 @@
 
 One event loop does the network and two threads the pictures. At most ``fetch.concurrency`` pairs
 are under way, each with at most one body of ``fetch.max_body_bytes``; finished pictures wait in
-memory until their part is published, about ``_PART_BYTES`` of them.
+memory until their part is published, about ``_PART_BYTES`` of them. Pictures that a shard holds are
+read from there, beside what is asked for, without the web's gate or pace.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime as dt
-import hashlib
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import cv2
 import msgspec
@@ -21,14 +20,13 @@ import pyarrow as pa
 
 from wit_builder.errors import RejectionFloodError
 from wit_builder.exchange import gather
-from wit_builder.fetch import store
-from wit_builder.fetch.image import Unusable, prepare
+from wit_builder.fetch import held, outcome, store
 from wit_builder.fetch.queue import DomainQueue
 from wit_builder.fetch.store import Part, Row, Store
 from wit_builder.sections import FetchSection, ImageSection
 from wit_builder.tables import Outcome, Reason
 from wit_builder.units import Done
-from wit_builder.web.answer import Answer, Refusal
+from wit_builder.web.answer import Refusal
 from wit_builder.web.client import Client
 from wit_builder.web.gate import domain_of, parse
 
@@ -43,6 +41,7 @@ _LIKELY_CAUSE = {
     Reason.DEADLINE: "too slow: raise fetch.deadline_s or lower fetch.concurrency",
     Reason.PRIVATE_ADDRESS: "names resolve to private addresses: check the network's DNS",
     Reason.ROBOTS_UNREACHABLE: "no robots.txt can be read: check the network",
+    Reason.PICTURE_MISSING: "shards were moved or changed since they were read: start again",
     Reason.NOT_AN_IMAGE: "a proxy or portal answers for everybody, or the URLs are of pages",
 }
 
@@ -103,6 +102,7 @@ class _Unit:
     def __init__(self, job: FetchJob, selection: pa.Table) -> None:
         self._job = job
         self._urls: list[str] = selection["url"].to_pylist()
+        self._held: list[str | None] = selection["picture_at"].to_pylist()
         self._store = Store(job.out, job.bucket, selection, job.image)
         self.parts: list[Part] = self._store.kept()
         self.counts: Counter[str] = Counter()
@@ -113,19 +113,51 @@ class _Unit:
         self._missing = [i for i, uid in enumerate(uids) if uid not in asked]
 
     async def finish(self) -> None:
-        """Ask for what is missing and publish it."""
+        """Ask for what is missing, or read it where a shard holds it, and publish it."""
+        rows: asyncio.Queue[Row] = asyncio.Queue(maxsize=self._job.fetch.concurrency)
+        with ThreadPoolExecutor(_PICTURE_THREADS, "picture") as threads:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._collect(rows))
+                group.create_task(self._read_held(threads, rows))
+                group.create_task(self._ask(threads, rows))
+
+    async def _read_held(self, threads: ThreadPoolExecutor, rows: asyncio.Queue[Row]) -> None:
+        """Read the pictures that shards hold; no server is asked for these."""
+        missing = ((i, self._held[i]) for i in self._missing)
+        pictures = [held.Picture.at(i, place) for i, place in missing if place is not None]
+        reads, shards = held.reads(pictures), held.Shards(self._job.fetch.max_body_bytes)
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(held.READERS, len(pictures))):
+                group.create_task(self._take_held(reads, shards, threads, rows))
+
+    async def _take_held(
+        self,
+        reads: Iterator[list[held.Picture]],
+        shards: held.Shards,
+        threads: ThreadPoolExecutor,
+        rows: asyncio.Queue[Row],
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        for pictures in reads:  # the readers share it
+            for taken in await shards.take(pictures):
+                made = loop.run_in_executor(
+                    threads, outcome.held, taken.position, taken.body, self._job.image
+                )
+                await rows.put(await made)
+
+    async def _ask(self, threads: ThreadPoolExecutor, rows: asyncio.Queue[Row]) -> None:
+        """Ask the web for what no shard holds."""
         job = self._job
-        rows: asyncio.Queue[Row] = asyncio.Queue(maxsize=job.fetch.concurrency)
+        positions = [(i, _domain(self._urls[i])) for i in self._missing if self._held[i] is None]
+        if not positions:
+            return
         async with Client(job.fetch, loopback=job.loopback, seed=job.seed) as client:
-            positions = [(i, _domain(self._urls[i])) for i in self._missing]
             queue = DomainQueue(
                 positions, job.fetch.per_domain_concurrency, client.gate.pace.ready_in_s
             )
-            with ThreadPoolExecutor(_PICTURE_THREADS, "picture") as threads:
-                async with asyncio.TaskGroup() as group:
-                    group.create_task(self._collect(rows))
-                    for _ in range(min(job.fetch.concurrency, len(positions))):
-                        group.create_task(self._work(queue, client, threads, rows))
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(job.fetch.concurrency, len(positions))):
+                    group.create_task(self._work(queue, client, threads, rows))
 
     async def _work(
         self,
@@ -139,8 +171,8 @@ class _Unit:
             position, domain = taken
             answer = await client.get(self._urls[position], kind="image")
             queue.give_back(domain)
-            row = await loop.run_in_executor(threads, _row, position, answer, self._job.image)
-            await rows.put(row)
+            made = loop.run_in_executor(threads, outcome.asked, position, answer, self._job.image)
+            await rows.put(await made)
 
     async def _collect(self, rows: asyncio.Queue[Row]) -> None:
         """Gather rows into parts; publish one when it is due by time or size, and at the end."""
@@ -188,38 +220,3 @@ class _Unit:
 def _domain(url: str) -> str:
     parsed = parse(url)
     return "" if isinstance(parsed, Refusal) else domain_of(parsed)
-
-
-def _row(position: int, answer: Answer, section: ImageSection) -> Row:
-    """Return what became of a pair, its picture made; runs in a thread."""
-    columns: dict[str, Any] = {
-        "outcome": answer.outcome.value,
-        "http_status": answer.status,
-        "final_url": answer.final_url,
-        "fetched_at": dt.datetime.now(dt.UTC).replace(microsecond=0),
-        "opt_outs": answer.opt_outs,
-    }
-    if answer.body is None:
-        assert answer.refusal is not None
-        columns |= _why(answer.refusal.reason, answer.refusal.detail)
-        return Row(position, columns)
-    columns |= {
-        "size_bytes": len(answer.body),
-        "sha256": hashlib.sha256(answer.body).hexdigest(),
-        "md5": hashlib.md5(answer.body, usedforsecurity=False).hexdigest(),
-    }
-    picture = prepare(answer.body, section)
-    columns |= {
-        "mime": picture.mime,
-        "original_width": picture.original_width,
-        "original_height": picture.original_height,
-    }
-    if isinstance(picture, Unusable):
-        columns |= {"outcome": Outcome.DEAD.value, **_why(picture.reason, picture.detail)}
-        return Row(position, columns)
-    columns |= {"width": picture.width, "height": picture.height}
-    return Row(position, columns, picture.jpeg)
-
-
-def _why(reason: Reason, detail: str) -> dict[str, str | None]:
-    return {"reason": reason.value, "detail": detail or None}
