@@ -107,7 +107,7 @@ def test_an_archive_without_a_record_is_named(wit: Ask, tmp_path: Path) -> None:
     recipe = write(tmp_path, QUERIES + WARC.format("x.warc.gz"))
     status, said = wit("build", recipe, "--out", str(tmp_path / "run"))
     assert status == 1
-    assert re.search(r"crawl-archives: 1 of 1 units failed.*x\.warc\.gz.*->", said), said
+    assert re.search(r"crawl-warc: 1 of 1 units failed.*x\.warc\.gz.*->", said), said
     assert not list((tmp_path / "run").rglob("*.arrow"))
 
 

@@ -162,7 +162,7 @@ def test_killed_at_random_moments_and_resumed_gives_the_same_bytes(
 ) -> None:
     """SIGKILL in the middle of several stages changes nothing in the end."""
     moments = random.Random(11)
-    stages = ["queries", "crawl-sites", "match", "fetch-r0", "fetch-r0", "pack"]
+    stages = ["queries", "crawl-site", "match", "fetch-r0", "fetch-r0", "pack"]
     killed = [
         killed_in(start(small_web, str(tmp_path)), stage, moments.uniform(0.02, 0.4))
         for stage in stages

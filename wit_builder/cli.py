@@ -51,6 +51,14 @@ Root = Annotated[str, Parameter(help="The run's folder, local or s3://.")]
 Recipe = Annotated[str, Parameter(help="A recipe (TOML), local or s3://.")]
 Workers = Annotated[int | None, Parameter(validator=validators.Number(gte=1))]
 AsJson = Annotated[bool, Parameter(name="--json", negative="")]
+Place = Annotated[str | None, Parameter(help="A run's folder: its query list and done units.")]
+Sample = Annotated[
+    int,
+    Parameter(
+        help="Archives of each kind to read, where no unit is done yet.",
+        validator=validators.Number(gte=1),
+    ),
+]
 Out = Annotated[
     str, Parameter(name="--out", help="The run's folder, local or s3://.", validator=_some)
 ]
@@ -147,6 +155,22 @@ def build(recipe: Recipe, *, out: Out, how: How = DEFAULT) -> None:
     """
     _build(recipe, out, how, "report")
     report(out, how=how, again=False)
+
+
+@app.command(group=_WHOLE)
+def plan(recipe: Recipe, *, out: Place = None, sample: Sample = 1, how: How = DEFAULT) -> None:
+    """Estimate what a build would cost: archives, bytes, core-hours, requests.
+
+    A few archives are read here to measure it; nothing is kept.
+    """
+    from wit_builder import estimate, runners
+    from wit_builder import recipe as recipes
+
+    found = estimate.estimate(recipes.read(recipe, how.set_), out, sample)
+    if how.json:
+        print(msgspec.json.encode(found).decode())
+    else:
+        _print_rows(estimate.lines(found, how.workers or runners.default_workers()))
 
 
 # --- stages -----------------------------------------------------------------

@@ -34,6 +34,7 @@ from wit_builder.tables import IMAGES, KEPT, SELECTED, Outcome, Reason, conform
 from wit_builder.units import Done
 
 _UNKNOWN, _ALIVE, _DEAD = 0, 1, 2
+_EARLIER = -1  # the "round" of all earlier generations
 
 THRESHOLDS = pa.schema(
     [
@@ -46,6 +47,13 @@ THRESHOLDS = pa.schema(
 """For queries that draw anything: rank and uid of the last pair of the draw."""
 
 
+class Earlier(msgspec.Struct, frozen=True):
+    """What earlier generations have: tables of kept pairs, and of all that was asked for."""
+
+    kept: list[str] = []
+    images: list[str] = []
+
+
 class DrawJob(msgspec.Struct, frozen=True):
     """All matched pairs and what earlier rounds found out, to become thresholds."""
 
@@ -56,6 +64,7 @@ class DrawJob(msgspec.Struct, frozen=True):
     seed: int
     balance: BalanceSection
     out: str
+    earlier: Earlier = Earlier()
 
 
 class SelectJob(msgspec.Struct, frozen=True):
@@ -67,6 +76,7 @@ class SelectJob(msgspec.Struct, frozen=True):
     thresholds: str
     seed: int
     out: str
+    earlier: Earlier = Earlier()
 
 
 class KeepJob(msgspec.Struct, frozen=True):
@@ -78,6 +88,7 @@ class KeepJob(msgspec.Struct, frozen=True):
     balance: BalanceSection
     out: str
     rejected: str
+    earlier: Earlier = Earlier()
 
 
 @dataclass(frozen=True)
@@ -114,11 +125,11 @@ def _is_in(uids: pa.ChunkedArray, known: pa.ChunkedArray) -> Mask:
     return found.combine_chunks().to_numpy(zero_copy_only=False).astype(np.bool_)
 
 
-def outcomes(images: list[list[str]], seed: int) -> Outcomes:
+def outcomes(images: list[list[str]], seed: int, earlier: Earlier = Earlier()) -> Outcomes:  # noqa: B008 - frozen
     """Return what the rounds found out.
 
     Of the pairs with one picture (same sha256) the one of the earliest round is alive, among those
-    the lowest in ``hash(seed, "dedup", uid)``.
+    the lowest in ``hash(seed, "dedup", uid)``; none if an earlier generation has the picture.
 
     Raises:
         StorageError: an image table is missing or damaged.
@@ -126,7 +137,7 @@ def outcomes(images: list[list[str]], seed: int) -> Outcomes:
     columns = ["uid", "url", "query_ids", "outcome", "sha256"]
     empty = pa.schema([IMAGES.field(c) for c in columns]).empty_table()
     tables = [empty.append_column("round", pa.array([], pa.int32()))]
-    for number, urls in enumerate(images):
+    for number, urls in enumerate([earlier.images, *images], _EARLIER):
         for url in urls:
             table = storage.read_parquet(url, columns)
             table = table.cast(empty.schema)
@@ -141,11 +152,22 @@ def outcomes(images: list[list[str]], seed: int) -> Outcomes:
     first = np.ones(len(digest), np.bool_)
     if len(digest) > 1:
         first[1:] = pc.not_equal(digest[1:], digest[:-1]).to_numpy(zero_copy_only=False)
+    ours = living["round"].to_numpy() > _EARLIER
+    dead = pc.and_(pc.equal(rows["outcome"], Outcome.DEAD), pc.greater(rows["round"], _EARLIER))
     return Outcomes(
-        alive=living.filter(pa.array(first)),
-        doubled=living.filter(pa.array(~first)),
-        dead=rows.filter(pc.equal(rows["outcome"], Outcome.DEAD)),
+        alive=living.filter(pa.array(first & ours)),
+        doubled=living.filter(pa.array(~first & ours)),
+        dead=rows.filter(dead),
     )
+
+
+def _caps(queries: int, balance: BalanceSection, earlier: Earlier) -> I64:
+    """Return how many pairs each query may still keep: the cap less what it keeps already."""
+    kept = np.zeros(queries, np.int64)
+    for url in earlier.kept:
+        lists = storage.read_parquet(url, ["kept_by"])["kept_by"].combine_chunks()
+        kept += np.bincount(lists.flatten().to_numpy(), minlength=queries)
+    return np.maximum(balance.cap_per_query - kept, 0)
 
 
 def run_draw(job: DrawJob) -> Done:
@@ -156,10 +178,10 @@ def run_draw(job: DrawJob) -> Done:
     Raises:
         StorageError: a table is missing or damaged, or the output cannot be written.
     """
-    before = outcomes(job.images, job.seed)
+    before = outcomes(job.images, job.seed, job.earlier)
     matches, states = _living(job, before)
     queries = len(storage.read_parquet(job.queries, ["query_id"]))
-    cap = np.full(queries, job.balance.cap_per_query, np.int64)
+    cap = _caps(queries, job.balance, job.earlier)
     drawn = lowest(matches, cap)
     unknown = drawn & (states[matches.pair] == _UNKNOWN)
     size = _asked_for(cap, np.bincount(matches.query[unknown], minlength=queries), job, before)
@@ -207,7 +229,7 @@ def run_select(job: SelectJob) -> Done:
     matches = matches_of(table["uid"], table["query_ids"], seeds)
     mask = _within(matches, storage.read_parquet(job.thresholds), seeds.size)
     drawn_by = ids_where(matches, mask, table.num_rows)
-    states = outcomes(job.images, job.seed).states(table["uid"])
+    states = outcomes(job.images, job.seed, job.earlier).states(table["uid"])
     asked = (np.diff(drawn_by.offsets.to_numpy()) > 0) & (states == _UNKNOWN)
     selected = table.append_column("drawn_by", drawn_by).filter(pa.array(asked))
     done = storage.write_parquet(job.out, conform(selected, SELECTED))
@@ -235,11 +257,11 @@ def run_keep(job: KeepJob) -> Done:
     Raises:
         StorageError: a table is missing or damaged, or the output cannot be written.
     """
-    found = outcomes(job.images, job.seed)
+    found = outcomes(job.images, job.seed, job.earlier)
     alive = found.alive.select(["uid", "query_ids"]).sort_by("uid")
     queries = storage.read_parquet(job.queries, ["query"])["query"]
     matches = matches_of(alive["uid"], alive["query_ids"], query_seeds(queries, job.seed))
-    cap = np.full(len(queries), job.balance.cap_per_query, np.int64)
+    cap = _caps(len(queries), job.balance, job.earlier)
     kept_by = ids_where(matches, lowest(matches, cap), alive.num_rows)
     keep = pa.array(np.diff(kept_by.offsets.to_numpy()) > 0)
     kept = conform(alive.append_column("kept_by", kept_by).filter(keep), KEPT)

@@ -24,6 +24,8 @@ class Plan(msgspec.Struct, frozen=True):
     """How many pairs each shard will hold."""
 
     samples: list[int]
+    first: int = 0
+    """Pairs of earlier generations, whose keys come before."""
 
     @property
     def shards(self) -> int:
@@ -33,33 +35,34 @@ class Plan(msgspec.Struct, frozen=True):
     @property
     def first_keys(self) -> list[int]:
         """The position of each shard's first sample in the whole data set."""
-        return [0, *accumulate(self.samples)][:-1]
+        return list(accumulate(self.samples, initial=self.first))[:-1]
 
 
-def plan(kept: pa.Table, seed: int, samples_per_shard: int) -> Plan:
+def plan(kept: pa.Table, seed: int, samples_per_shard: int, first: int = 0) -> Plan:
     """Return how the kept pairs are shared out; order of rows does not matter.
 
     Args:
         kept: a table with the column ``uid``, unique.
         seed: the run's seed.
         samples_per_shard: wanted on average; ceil(pairs / that) shards are made.
+        first: pairs that earlier generations have.
 
     Raises:
         ShardFormatError: more pairs than nine digits can number.
     """
     total = kept.num_rows
-    if total > MAX_SAMPLES:
+    if first + total > MAX_SAMPLES:
         raise ShardFormatError(
-            f"{total} pairs are more than keys of nine digits can number",
-            fix="build several generations",
+            f"{first + total} pairs are more than keys of nine digits can number",
+            fix="lower balance.cap_per_query, or build several data sets",
         )
     shards = -(-total // samples_per_shard)
     if not shards:
-        return Plan([])
+        return Plan([], first)
     counts = np.zeros(shards, np.int64)
     for chunk in kept["uid"].chunks:
         counts += np.bincount(shard_of(places(chunk, seed), shards), minlength=shards)
-    return Plan(counts.tolist())
+    return Plan(counts.tolist(), first)
 
 
 def places(uids: pa.Array | pa.ChunkedArray, seed: int) -> U64:

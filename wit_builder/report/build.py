@@ -20,7 +20,7 @@ class ReportJob(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         root: the run's folder.
-        generation: the generation reported on.
+        generation: the last generation; all up to it are reported on together.
         rounds: how many rounds were done; as many must be there.
         cap_per_query: the recipe's cap, in pairs.
         title: name of the data set.
@@ -83,7 +83,7 @@ def balance_table(queries: pa.Table, counts: Counts, cap_per_query: int) -> pa.T
 
 
 def _summarise(job: ReportJob, folder: RunFolder, balance: pa.Table) -> Summary:
-    info = read_info(folder.shards)
+    infos = [read_info(url) for url in folder.shards]
     return Summary(
         title=job.title,
         recipe_digest=job.recipe_digest,
@@ -93,6 +93,10 @@ def _summarise(job: ReportJob, folder: RunFolder, balance: pa.Table) -> Summary:
         statuses=page.status_counts(balance["status"]),
         funnel=job.funnel,
         rounds=count_rounds(folder),
-        dataset=Packed(info.samples, info.shards, info.bytes),
-        pairs_kept=len(storage.read_parquet(folder.kept, ["uid"])),
+        dataset=Packed(
+            samples=sum(info.samples for info in infos),
+            shards=sum(info.shards for info in infos),
+            bytes=sum(info.bytes for info in infos),
+        ),
+        pairs_kept=sum(len(storage.read_parquet(url, ["uid"])) for url in folder.kept),
     )

@@ -99,9 +99,9 @@ def count_pairs(run: RunFolder, queries: int) -> Counts:
     Raises:
         StorageError: a table is missing or unreadable, or names a query outside the list.
     """
-    kept = storage.read_parquet(run.kept)
+    kept = pa.concat_tables([storage.read_parquet(url) for url in run.kept])
     keys, ids = draw_keys(kept, "kept_by")
-    _refuse_foreign(ids, queries, run.kept)
+    _refuse_foreign(ids, queries, run.kept[0])
     images = [url for files in run.rounds("images") for url in files]
     final = {Outcome.ALIVE, Outcome.DEAD}
     return Counts(
@@ -109,7 +109,7 @@ def count_pairs(run: RunFolder, queries: int) -> Counts:
         drawn=_count_distinct(_by_bucket(run), keys, ids, queries),
         alive=_count_distinct(_alive(images), keys, ids, queries),
         kept=np.bincount(ids, minlength=queries),
-        contained=np.bincount(_known(kept["query_ids"], queries, run.kept), minlength=queries),
+        contained=np.bincount(_known(kept["query_ids"], queries, run.kept[0]), minlength=queries),
         answered=_count(images, queries, final),
     )
 
@@ -198,21 +198,21 @@ def count_rejections(run: RunFolder) -> pa.Table:
     """Return ``stage``, ``reason``, ``count`` of all that was dropped, by stage.
 
     Within a stage the most frequent reason comes first. What fetching lost is counted from the
-    image tables, which have it pair by pair: the dead of all rounds, and those that the last round
-    still deferred. Rows of the stage ``fetch`` in the rejection tables would count it twice and
-    are passed over.
+    image tables, which have it pair by pair: the dead of all rounds, and those that a generation's
+    last round still deferred. Rows of the stage ``fetch`` in the rejection tables would count it
+    twice and are passed over.
     """
     counts: Counter[tuple[str, ...]] = Counter()
     for url in run.tables("rejected"):
         counts.update(_tally(storage.read_parquet(url, ["stage", "reason"]), "stage", "reason"))
     counts = Counter({key: n for key, n in counts.items() if key[0] != "fetch"})
-    rounds = run.rounds("images")
-    for number, files in enumerate(rounds, 1):
-        lost = {Outcome.DEAD.value} | ({Outcome.DEFERRED.value} if number == len(rounds) else set())
-        for url in files:
-            table = storage.read_parquet(url, ["outcome", "reason"])
-            table = table.filter(pc.is_in(table["outcome"], pa.array(sorted(lost))))
-            counts.update({("fetch", *k): n for k, n in _tally(table, "reason").items()})
+    for rounds in run.rounds_of_generations("images"):
+        for number, files in enumerate(rounds, 1):
+            lost = [Outcome.DEAD.value, *([Outcome.DEFERRED.value] * (number == len(rounds)))]
+            for url in files:
+                table = storage.read_parquet(url, ["outcome", "reason"])
+                table = table.filter(pc.is_in(table["outcome"], pa.array(lost)))
+                counts.update({("fetch", *k): n for k, n in _tally(table, "reason").items()})
     rows = sorted(counts.items(), key=lambda kv: (_place(kv[0][0]), -kv[1], kv[0][1]))
     schema = pa.schema([tables.REJECTIONS.field("stage"), tables.REJECTIONS.field("reason")])
     schema = schema.append(pa.field("count", pa.int64(), False, {"doc": "items dropped"}))

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from wit_builder import storage
 from wit_builder.hashing import hash_column
+from wit_builder.shards.layout import DATASET
 
 I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
@@ -22,10 +23,15 @@ _SPREAD = np.uint64(0x9E3779B97F4A7C15)
 
 
 class RunFolder(msgspec.Struct, frozen=True):
-    """The places of one generation of a run."""
+    """The places of a run's tables, of all generations up to one."""
 
     root: str
     generation: str = "g0"
+
+    @property
+    def generations(self) -> list[str]:
+        """The generations that are told of, first one first."""
+        return [f"g{number}" for number in range(int(self.generation.removeprefix("g")) + 1)]
 
     @property
     def queries(self) -> str:
@@ -33,29 +39,39 @@ class RunFolder(msgspec.Struct, frozen=True):
         return storage.join(self.root, "queries", "queries.parquet")
 
     @property
-    def kept(self) -> str:
-        """The pairs that are kept, each with the queries that keep it."""
-        return storage.join(self.root, self.generation, "kept.parquet")
+    def kept(self) -> list[str]:
+        """The pairs that are kept, each with the queries that keep it; a table per generation."""
+        return [storage.join(self.root, name, "kept.parquet") for name in self.generations]
 
     def report(self, name: str) -> str:
         """Return the place of a file of the report."""
         return storage.join(self.root, "report", name)
 
     def tables(self, *folders: str) -> list[str]:
-        """Return the parquet files directly in a folder of the generation, sorted."""
-        return storage.list_files(storage.join(self.root, self.generation, *folders), ".parquet")
+        """Return the parquet files directly in a folder of each generation, sorted."""
+        return [url for name in self.generations for url in self._tables(name, *folders)]
+
+    def _tables(self, generation: str, *folders: str) -> list[str]:
+        return storage.list_files(storage.join(self.root, generation, *folders), ".parquet")
 
     def rounds(self, kind: str) -> list[list[str]]:
         """Return the tables of ``selected`` or ``images``, round by round, first round first."""
-        found: list[list[str]] = []
-        while files := self.tables(kind, f"r{len(found)}"):
-            found.append(files)
+        return [files for rounds in self.rounds_of_generations(kind) for files in rounds]
+
+    def rounds_of_generations(self, kind: str) -> list[list[list[str]]]:
+        """Do as ``rounds``, for each generation."""
+        found: list[list[list[str]]] = []
+        for name in self.generations:
+            found.append([])
+            while files := self._tables(name, kind, f"r{len(found[-1])}"):
+                found[-1].append(files)
         return found
 
     @property
-    def shards(self) -> str:
-        """The folder of the packed data set."""
-        return storage.join(self.root, self.generation, "shards")
+    def shards(self) -> list[str]:
+        """The folders of the packed data set; a later generation may add none."""
+        folders = [storage.join(self.root, name, "shards") for name in self.generations]
+        return folders[:1] + [f for f in folders[1:] if storage.exists(storage.join(f, DATASET))]
 
 
 def ids_of(column: pa.ChunkedArray) -> I64:

@@ -76,7 +76,7 @@ def printable(text: str) -> str:
 
 
 def tell(root: str, query: str, samples_per_fate: int = 3) -> Story:
-    """Return what happened to a query in the generation that was reported last.
+    """Return what happened to a query, as of the last report.
 
     Args:
         root: the run's folder.
@@ -166,7 +166,7 @@ def _dropped_later(run: RunFolder, alive: set[bytes]) -> dict[bytes, tuple[str, 
 
 
 def _kept(run: RunFolder, query_id: int) -> dict[bytes, tuple[str, str]]:
-    kept = storage.read_parquet(run.kept, ["uid", "query_ids"])
+    kept = pa.concat_tables([storage.read_parquet(url, ["uid", "query_ids"]) for url in run.kept])
     uids = kept.filter(rows_with(kept, "query_ids", query_id))["uid"].combine_chunks()
     fates = dict.fromkeys(uids.to_pylist(), ("kept", ""))
     for url in run.tables("shards"):
