@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wit_builder import exchange, storage
@@ -55,6 +57,66 @@ def test_same_rows_same_bytes(tmp_path: Path) -> None:
         for name in ("a", "b")
     ]
     assert [o.xxh3 for o in done[0]] == [o.xxh3 for o in done[1]]
+
+
+@settings(max_examples=50)  # each writes some ten files
+@given(
+    st.lists(st.lists(st.integers(0, 30), max_size=20), max_size=6),
+    st.integers(1, 5),
+    st.sampled_from([0, 100, 500, 1 << 20]),
+)
+def test_spilling_leaves_no_trace_in_the_file(
+    tmp_path_factory: pytest.TempPathFactory,
+    pieces: list[list[int]],
+    buckets: int,
+    held_bytes: int,
+) -> None:
+    """However few bytes are held, the file is that of all rows at once, to the byte."""
+    folder = tmp_path_factory.mktemp("x")
+    published: list[storage.Published] = []
+    whole = list_of(list(chain.from_iterable(pieces)))
+    bucket = whole["key"].to_numpy() % buckets
+    expected = exchange.scatter(whole, bucket, buckets, str(folder / "whole.arrow"))
+    with exchange.scattering(
+        str(folder / "pieces.arrow"), whole.schema, buckets, published, held_bytes=held_bytes
+    ) as scatterer:
+        for piece in map(list_of, pieces):
+            scatterer.add(piece, piece["key"].to_numpy() % buckets)
+            assert scatterer._held <= held_bytes
+    assert [o.xxh3 for o in published] == [o.xxh3 for o in expected]
+
+
+def list_of(values: list[int]) -> pa.Table:
+    """A table with nulls, strings, lists and fixed-size bytes, as matched pairs have them."""
+    return pa.table(
+        {
+            "key": pa.array(values, pa.int64()),
+            "text": pa.array([None if v % 7 == 0 else "é" * (v % 4) for v in values], pa.string()),
+            "ids": pa.array([list(range(v % 3)) for v in values], pa.list_(pa.int32())),
+            "uid": pa.array([bytes([v] * 16) for v in values], pa.binary(16)),
+            "nothing": pa.nulls(len(values), pa.string()),
+        }
+    )
+
+
+def test_nothing_is_left_when_scattering_ends_in_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error after some rows leaves neither file nor index, nor what was spilled."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    published: list[storage.Published] = []
+    url = str(tmp_path / "f.arrow")
+    table = table_of([1, 2])
+
+    def fail() -> None:
+        with exchange.scattering(url, table.schema, 2, published, held_bytes=0) as scatterer:
+            scatterer.add(table, np.array([0, 1]))
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert published == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_damage_is_named_with_file_and_byte(tmp_path: Path) -> None:

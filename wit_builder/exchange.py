@@ -6,6 +6,10 @@ the header, then the end of every bucket). The header is an empty stream, so tha
 still has a schema. A *reduce* unit reads its bucket's range from every file. That is the whole
 shuffle: it survives crashes, needs no daemon, and works on object storage.
 
+A map unit that cannot hold its rows adds them piece by piece to a ``Scatterer``, which writes what
+it holds to local disk whenever that is too much, and puts the pieces together at the end. The file
+has the same bytes as if all had been held.
+
 Every reduce unit makes two small reads of every file. When files times buckets exceed
 ``MAX_SLICES``, groups of files are merged first: a merge unit copies its files to local disk,
 whole, and writes one file with their rows, bucket by bucket.
@@ -18,6 +22,7 @@ import io
 import tempfile
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -33,7 +38,13 @@ from wit_builder.units import Done
 MAX_SLICES = 1_000_000
 """Pairs of file and bucket above which files are merged: hours of small reads from a bucket."""
 
+HELD_BYTES = 64 << 20
+"""Arrow bytes that a ``Scatterer`` holds before it writes them to local disk."""
+
 _BATCH_ROWS = 65_536
+
+_SPILLED = pa.ipc.IpcWriteOptions(compression="lz4")
+"""How pieces go to local disk, to be read once: zstd took twice the time where buckets are many."""
 
 
 def bucket_of(keys: pa.Array | pa.ChunkedArray, buckets: int) -> npt.NDArray[np.int64]:
@@ -61,30 +72,128 @@ def scatter(
     Raises:
         StorageError: the file cannot be written.
     """
-    # numpy sorts 16 bits by radix
-    narrow = bucket.astype(np.uint16) if buckets <= 1 << 16 else bucket
-    order = np.argsort(narrow, kind="stable")
-    ordered = table.take(pa.array(order))
-    starts = np.searchsorted(bucket[order], np.arange(buckets + 1))
-    slices = (ordered.slice(start, end - start) for start, end in pairwise(starts))
-    return _write(slices, table.schema, url, compression)
+    done: list[storage.Published] = []
+    with scattering(
+        url, table.schema, buckets, done, compression=compression, held_bytes=table.nbytes
+    ) as scatterer:
+        scatterer.add(table, bucket)
+    return done
+
+
+@contextlib.contextmanager
+def scattering(
+    url: str,
+    schema: pa.Schema,
+    buckets: int,
+    published: list[storage.Published],
+    *,
+    compression: str | None = "zstd",
+    held_bytes: int = HELD_BYTES,
+) -> Iterator[Scatterer]:
+    """Give a ``Scatterer``; on a clean exit publish what was added to it, as ``scatter`` does.
+
+    Args:
+        url: the file's place; ``url + ".index"`` is its sidecar, published last.
+        schema: of the tables to come.
+        buckets: how many there are.
+        published: gets the two files.
+        compression: IPC codec, or None for what is compressed already (pictures).
+        held_bytes: Arrow bytes held before they go to local disk.
+
+    Raises:
+        StorageError: the file cannot be written, or local disk is full.
+    """
+    with tempfile.TemporaryDirectory(prefix="wit-") as folder:
+        options = pa.ipc.IpcWriteOptions(compression=compression)
+        scatterer = Scatterer(schema, buckets, folder, held_bytes)
+        yield scatterer
+        _publish(scatterer.slices(), schema, url, published, options)
+
+
+class Scatterer:
+    """Takes rows with their buckets, and gives them back bucket by bucket; made by ``scattering``.
+
+    Memory is what is held, a copy of it when it is written, and one bucket.
+    """
+
+    def __init__(self, schema: pa.Schema, buckets: int, folder: str, held_bytes: int) -> None:
+        self._schema, self._buckets = schema, buckets
+        self._folder, self._held_bytes = Path(folder), held_bytes
+        self._tables: list[pa.Table] = []
+        self._bucket: list[npt.NDArray[np.integer]] = []
+        self._held = 0
+        self._files: list[str] = []
+
+    def add(self, table: pa.Table, bucket: npt.NDArray[np.integer]) -> None:
+        """Take rows, and the bucket of each in ``[0, buckets)``; rows of a bucket keep their order.
+
+        Raises:
+            StorageError: local disk is full.
+        """
+        assert table.num_rows == len(bucket)
+        self._tables.append(table)
+        self._bucket.append(bucket)
+        self._held += table.nbytes
+        if self._held > self._held_bytes:
+            self._spill()
+
+    def slices(self) -> Iterator[pa.Table]:
+        """Yield every bucket's rows, in one chunk, so that spilling leaves no trace in the file."""
+        if not self._files:
+            yield from self._held_slices()
+            return
+        self._spill()
+        ends = [_ends(file) for file in self._files]
+        for bucket in range(self._buckets):
+            parts = (_read_at(f, bucket, e) for f, e in zip(self._files, ends, strict=True))
+            yield pa.concat_tables(parts).combine_chunks()
+
+    def _held_slices(self) -> Iterator[pa.Table]:
+        """Yield every bucket's rows of those held, and let go of them."""
+        bucket = np.concatenate([np.empty(0, np.uint16), *self._bucket])
+        held = pa.concat_tables(self._tables or [self._schema.empty_table()]).combine_chunks()
+        self._tables, self._bucket, self._held = [], [], 0
+        # numpy sorts 16 bits by radix
+        narrow = bucket.astype(np.uint16) if self._buckets <= 1 << 16 else bucket
+        order = np.argsort(narrow, kind="stable")
+        starts = np.searchsorted(bucket[order], np.arange(self._buckets + 1))
+        for start, end in pairwise(starts):
+            # not slices of the whole in order: their bytes would depend on their neighbours
+            yield held.take(pa.array(order[start:end]))
+
+    def _spill(self) -> None:
+        path = self._folder / f"{len(self._files)}.arrow"
+        with storage.translated(str(path), "write"):
+            ends = _write(self._held_slices(), self._schema, path, _SPILLED)
+            Path(f"{path}.index").write_bytes(ends)
+        self._files.append(str(path))
+
+
+def _publish(
+    slices: Iterable[pa.Table],
+    schema: pa.Schema,
+    url: str,
+    published: list[storage.Published],
+    options: pa.ipc.IpcWriteOptions,
+) -> None:
+    """Publish the file and then its index."""
+    with storage.publishing(url, published) as path:
+        ends = _write(slices, schema, path, options)
+    published.append(storage.publish_bytes(url + ".index", ends))
 
 
 def _write(
-    slices: Iterable[pa.Table], schema: pa.Schema, url: str, compression: str | None
-) -> list[storage.Published]:
-    """Publish one stream per non-empty slice, a slice per bucket."""
-    done: list[storage.Published] = []
-    options = pa.ipc.IpcWriteOptions(compression=compression)
-    with storage.publishing(url, done) as path, path.open("wb") as sink:
+    slices: Iterable[pa.Table], schema: pa.Schema, path: Path, options: pa.ipc.IpcWriteOptions
+) -> bytes:
+    """Write one stream per non-empty slice, a slice per bucket; return the index."""
+    with path.open("wb") as sink:
         _write_stream(sink, schema.empty_table(), options)
         ends = [sink.tell()]
         for part in slices:
             if part.num_rows:
                 _write_stream(sink, part, options)
             ends.append(sink.tell())
-    done.append(storage.publish_bytes(url + ".index", np.array(ends, "<i8").tobytes()))
-    return done
+    return np.array(ends, "<i8").tobytes()
 
 
 def _write_stream(
@@ -104,7 +213,11 @@ def gather(urls: list[str], bucket: int) -> pa.Table:
 
 
 def _read_slice(url: str, bucket: int) -> pa.Table:
-    ends = _ends(url)
+    return _read_at(url, bucket, _ends(url))
+
+
+def _read_at(url: str, bucket: int, ends: npt.NDArray[np.int64]) -> pa.Table:
+    """Return a bucket's rows, the file's index being known."""
     if not 0 <= bucket < len(ends) - 1:
         raise StorageError(
             f"the exchange file has {len(ends) - 1} buckets, not a bucket {bucket}",
@@ -149,7 +262,10 @@ def run_merge(job: MergeJob) -> Done:
         buckets = range(len(_ends(copies[0])) - 1)
         slices = (gather(copies, bucket) for bucket in buckets)
         schema = gather(copies[:1], 0).schema
-        return Done(_write(slices, schema, job.out, job.compression), {"files": len(copies)})
+        published: list[storage.Published] = []
+        options = pa.ipc.IpcWriteOptions(compression=job.compression)
+        _publish(slices, schema, job.out, published, options)
+        return Done(published, {"files": len(copies)})
 
 
 @contextlib.contextmanager

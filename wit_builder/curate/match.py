@@ -6,26 +6,27 @@ each token of a text the walk goes on as long as the table knows the sequence re
 that is a query is confirmed by comparing bytes. So a match is exact: equal tokens give equal hashes
 (nothing is missed), and a hash that is equal by chance fails the comparison (nothing is invented).
 Two queries with one hash are told apart when the table is built, by taking another seed.
+
+This module needs nothing of a run, and can be used alone, on any Arrow string column::
+
+    >>> import pyarrow as pa
+    >>> from wit_builder.curate.match import Matcher
+    >>> matcher = Matcher(pa.array(["dog", "hot dog", "Paris, Texas"]))
+    >>> matcher.match(pa.array(["(Dog)", "A hot-dog in Paris Texas", "category"])).to_pylist()
+    [[0], [0, 1, 2], []]
 """
 
 from __future__ import annotations
 
-import functools
 from typing import NamedTuple
 
-import msgspec
 import numba
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from wit_builder import exchange, storage
 from wit_builder.hashing import binary_buffers
-from wit_builder.sections import MatchSection
-from wit_builder.tables import MATCHED, REJECTIONS, Reason, conform
 from wit_builder.text import normalise_column
-from wit_builder.units import Done
 
 U8 = npt.NDArray[np.uint8]
 I64 = npt.NDArray[np.int64]
@@ -260,93 +261,3 @@ def _sort_unique(values: npt.NDArray[np.int32], count: int) -> int:
         values[at] = value
         kept += 1
     return kept
-
-
-class MatchJob(msgspec.Struct, frozen=True):
-    """One file of candidates, the queries, and where matched pairs and rejections go.
-
-    ``queries_identity`` tells one version of the query list from the next: a worker process keeps
-    the matcher of the last one it saw.
-    """
-
-    candidates: str
-    queries: str
-    queries_identity: str
-    section: MatchSection
-    buckets: int
-    matched: str
-    rejections: str
-
-
-def run(job: MatchJob) -> Done:
-    """Write the candidates that contain a query, by bucket of their URL; reject the others.
-
-    Counts ``candidates``, ``matched``, ``matches`` (pairs of text and query) and
-    ``rejected:REASON``. Rows keep the candidates' order within a bucket.
-
-    Raises:
-        StorageError: an input cannot be read, or an output cannot be written.
-    """
-    matcher = _matcher(job.queries, job.queries_identity)
-    matched, rejected = [MATCHED.empty_table()], [REJECTIONS.empty_table()]
-    for batch in storage.read_batches(job.candidates):
-        kept, dropped = match_batch(matcher, batch, job.section)
-        matched.append(kept)
-        rejected.append(dropped)
-    kept, dropped = pa.concat_tables(matched), pa.concat_tables(rejected)
-    bucket = exchange.bucket_of(kept["url"], job.buckets)
-    published = exchange.scatter(kept, bucket, job.buckets, job.matched)
-    published.append(storage.write_parquet(job.rejections, dropped))
-    matches = pc.sum(pc.list_value_length(kept["query_ids"])).as_py() or 0
-    counts = {
-        "candidates": kept.num_rows + dropped.num_rows,
-        "matched": kept.num_rows,
-        "matches": matches,
-    }
-    reasons = sorted(pc.value_counts(dropped["reason"]).to_pylist(), key=lambda c: c["values"])
-    return Done(published, counts | {f"rejected:{c['values']}": c["counts"] for c in reasons})
-
-
-@functools.lru_cache(maxsize=1)
-def _matcher(queries: str, identity: str) -> Matcher:
-    """Return the matcher of a query list; ``identity`` is there to be part of the cache's key."""
-    del identity
-    return Matcher(storage.read_parquet(queries, ["query"])["query"])
-
-
-def match_batch(
-    matcher: Matcher, candidates: pa.Table, section: MatchSection
-) -> tuple[pa.Table, pa.Table]:
-    """Return the candidates that contain a query (``MATCHED``), and the others (``REJECTIONS``).
-
-    Args:
-        matcher: of the query list.
-        candidates: rows of ``tables.CANDIDATES``.
-        section: lengths are in characters, both bounds allowed.
-    """
-    chars = pc.utf8_length(candidates["text"])
-    short = pc.less(chars, section.min_chars)
-    long = pc.greater(chars, section.max_chars)
-    fitting = candidates.filter(pc.invert(pc.or_(short, long)))
-    ids = matcher.match(fitting["text"])
-    found = pc.greater(pc.list_value_length(ids), 0)
-    matched = fitting.append_column("query_ids", ids).filter(found)
-    rejected = [
-        _rejections(candidates.filter(short), Reason.TEXT_TOO_SHORT),
-        _rejections(candidates.filter(long), Reason.TEXT_TOO_LONG),
-        _rejections(fitting.filter(pc.invert(found)), Reason.NO_QUERY),
-    ]
-    return conform(matched, MATCHED), pa.concat_tables(rejected)
-
-
-def _rejections(dropped: pa.Table, reason: Reason) -> pa.Table:
-    """Return a row per candidate, without its URL: the uid leads to it in the candidates file."""
-    rows = dropped.num_rows
-    columns = [
-        dropped["uid"],
-        pa.repeat("match", rows),
-        pa.repeat(reason.value, rows),
-        pa.nulls(rows, pa.string()),
-        pa.nulls(rows, pa.string()),
-    ]
-    return pa.table(columns, schema=REJECTIONS)
