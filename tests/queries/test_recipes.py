@@ -20,10 +20,12 @@ RECIPES = sorted((QUERIES / "recipes").glob("*.toml"))
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.name)
 def test_recipe(recipe):
-    """A recipe is valid, and opens with the command that runs it."""
-    assert load(str(recipe), Recipe).queries.wordnet
+    """A recipe is valid, and opens with the command that runs it: a list's, or a data set's."""
+    settings = load(str(recipe), Recipe)
+    assert settings.queries.wordnet
     head = recipe.read_text().split("\n\n")[0]
-    command = rf"^#   wit queries build queries/recipes/{recipe.name} --out "
+    build = "build" if settings.crawl.sources else "queries build"
+    command = rf"^#   wit {build} queries/recipes/{recipe.name} --out runs/{recipe.stem}\b"
     assert re.search(command, head, re.MULTILINE)
 
 

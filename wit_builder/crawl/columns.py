@@ -164,14 +164,13 @@ def collapse(texts: pa.Array) -> pa.Array:
 def _uncollapsed(data: U8, offsets: I64, odd: npt.NDArray[np.bool_]) -> None:
     """Tell which texts have white space other than single spaces inside, or may have."""
     for i in range(odd.size):
-        space = True  # before the first byte, as after a space, none may stand
-        for k in range(offsets[i], offsets[i + 1]):
+        end = offsets[i + 1]
+        found = False
+        before = np.uint8(0x20)  # before the first byte, as after a space, none may stand
+        for k in range(offsets[i], end):
             byte = data[k]
-            if byte <= 0x20:
-                odd[i] |= space or byte != 0x20
-                space = True
-            else:
-                # Unicode's other spaces (U+0085, 00A0, 1680, 2xxx, 3000) begin with these bytes
-                odd[i] |= byte == 0xC2 or 0xE1 <= byte <= 0xE3
-                space = False
-        odd[i] |= space and offsets[i + 1] > offsets[i]
+            # all of Unicode's other spaces begin with these bytes: U+0085, 00A0, 1680, 2xxx, 3000
+            other = (byte == 0xC2) | ((byte >= 0xE1) & (byte <= 0xE3))
+            found |= (byte < 0x20) | ((byte == 0x20) & (before == 0x20)) | other
+            before = byte
+        odd[i] = found or (before == 0x20 and end > offsets[i])
