@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from msgspec.structs import replace
+
 from wit_builder import exchange, leftovers, storage
 from wit_builder import recipe as recipes
 from wit_builder.crawl import sources
@@ -349,16 +351,23 @@ class Generation:
         settings = [self.recipe.seed, shards]
         return self._do(Stage("pack-scatter", scatter.run, units, settings))
 
+    @cached_property
+    def _lineage(self) -> str:
+        """A digest of what made this generation: of the recipe's sources, its own archives."""
+        crawl = replace(self.recipe.crawl, sources=[])
+        archives = [(piece.kind, storage.name_of(piece.key)) for piece in self.pieces]
+        return recipes.digest([recipes.lineage(replace(self.recipe, crawl=crawl)), archives])
+
     def _finish(self, packed: list[Marker]) -> Marker:
         job = shard.FinishJob(
             folder=self.place("shards"),
             shards=len(packed),
             generation=self.name,
-            recipe=recipes.lineage(self.recipe),
+            recipe=self._lineage,
             max_block_bytes=self.recipe.pack.max_block_bytes,
         )
         unit = Unit("dataset", [m.identity for m in packed], job)
-        settings = recipes.lineage(self.recipe)
+        settings = self._lineage
         return self._do(Stage("pack-finish", shard.finish, [unit], settings))[0]
 
 

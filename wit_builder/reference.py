@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -56,17 +57,16 @@ def recipe_page() -> str:
     """Return every key of a recipe with its type, default and meaning."""
     tree = ast.parse(inspect.getsource(sections))
     parts = ["# Recipe keys", "What `wit build RECIPE` takes, section by section.", _KINDS]
-    for node in tree.body:
-        if isinstance(node, ast.ClassDef) and _is_section(node):
-            parts += [f"## {_title(node)}", ast.get_docstring(node) or "", _keys(node)]
+    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    shared = {"_Section", "ArchiveSource"}
+    for name, node in classes.items():
+        bases = [ast.unparse(base) for base in node.bases]
+        if shared.isdisjoint(bases) or name in shared:
+            continue
+        inherited = [classes[base] for base in bases]
+        keys = _keys([*inherited, node])
+        parts += [f"## {_title(node)}", ast.get_docstring(node) or "", keys]
     return _MADE + "\n\n".join(parts) + "\n"
-
-
-def _is_section(node: ast.ClassDef) -> bool:
-    return any(
-        isinstance(base, ast.Name) and base.id in {"_Section", "ArchiveSource"}
-        for base in node.bases
-    ) and not node.name.startswith("Archive")
 
 
 def _title(node: ast.ClassDef) -> str:
@@ -78,9 +78,11 @@ def _title(node: ast.ClassDef) -> str:
     return known.get(node.name, f"`[{node.name.removesuffix('Section').lower()}]`")
 
 
-def _keys(node: ast.ClassDef) -> str:
+def _keys(nodes: list[ast.ClassDef]) -> str:
     rows = [
-        f"| `{name}` | `{kind}` | {default} | {doc} |" for name, kind, default, doc in _fields(node)
+        f"| `{name}` | `{kind}` | {default} | {doc} |"
+        for node in nodes
+        for name, kind, default, doc in _fields(node)
     ]
     return "\n".join(["| key | type | default | what |", "| --- | --- | --- | --- |", *rows])
 
@@ -90,12 +92,19 @@ def _fields(node: ast.ClassDef) -> Iterator[tuple[str, str, str, str]]:
     for field, after in zip(node.body, [*node.body[1:], None], strict=True):
         if not isinstance(field, ast.AnnAssign) or "Section" in ast.unparse(field.annotation):
             continue
-        default = f"`{ast.unparse(field.value)}`" if field.value else "required"
+        default = f"`{_default(field.value)}`" if field.value else "required"
         doc = ""
         if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
             doc = " ".join(str(after.value.value).split())
         kind = ast.unparse(field.annotation).replace("|", "or")
         yield ast.unparse(field.target), kind, default, doc
+
+
+def _default(value: ast.expr) -> str:
+    """Return a default as it stands in the code; of a list's factory, the list."""
+    text = ast.unparse(value)
+    factory = re.fullmatch(r"msgspec\.field\(default_factory=(\[.*\])\.copy\)", text)
+    return factory[1] if factory else text
 
 
 def main(folder: str) -> None:

@@ -130,7 +130,7 @@ class TablesSource(_Section, frozen=True, tag="tables", tag_field="kind"):
     """Names of the columns, in order, of a ``csv`` or ``tsv`` without a line of names."""
     url: str = "url"
     """Column of the picture's URL."""
-    texts: Texts = ["text"]
+    texts: Texts = msgspec.field(default_factory=["text"].copy)
     """Columns of texts; each that is not empty makes a pair of its own."""
     page_url: str | None = None
     """Column of the page's URL."""
@@ -147,9 +147,9 @@ class WebDatasetSource(_Section, frozen=True, tag="webdataset", tag_field="kind"
 
     paths: Texts
     """Shards, local or remote; shell patterns and braces (``{00000..00127}.tar``)."""
-    pictures: list[str] = ["jpg", "jpeg", "png", "webp"]
+    pictures: list[str] = msgspec.field(default_factory=["jpg", "jpeg", "png", "webp"].copy)
     """Endings of a sample's picture, the first that it has."""
-    texts: list[str] = ["txt"]
+    texts: list[str] = msgspec.field(default_factory=["txt"].copy)
     """Endings of plain texts; each that is not empty makes a pair of its own."""
     metadata: str = "json"
     """Ending of the metadata; its keys, where it has them, are named below."""

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+from msgspec.structs import replace
+
+from tests.small_web import CAP, SmallWeb, shards_of
+from wit_builder import generations, pipeline, recipe, storage, units
+from wit_builder.crawl.candidates import Output, Piece
+from wit_builder.errors import StorageError
+from wit_builder.report.summary import read_summary
+from wit_builder.sections import Recipe, TablesSource
+
+
+def piece(key: str, kind: str = "warc") -> Piece:
+    return Piece(kind, key, [key], lambda output: output)
+
+
+def names(found: list[list[Piece]]) -> list[list[str]]:
+    return [[p.key for p in some] for some in found]
+
+
+def of_run(root: Path, keys: str, packed: str = "") -> list[list[str]]:
+    found = generations.of_run(str(root), [piece(k) for k in keys], lambda g: g in packed.split())
+    return names(found)
+
+
+def test_later_archives_make_the_next_generation(tmp_path: Path) -> None:
+    """They join the last generation until it has shards; then they make a new one."""
+    assert of_run(tmp_path, "ab") == [["a", "b"]]
+    assert of_run(tmp_path, "abc") == [["a", "b", "c"]]
+    assert of_run(tmp_path, "dabc", "g0") == [["a", "b", "c"], ["d"]]
+    assert of_run(tmp_path, "edabc", "g0") == [["a", "b", "c"], ["d", "e"]]
+    assert of_run(tmp_path, "edabcf", "g0 g1") == [["a", "b", "c"], ["d", "e"], ["f"]]
+    assert of_run(tmp_path, "fedcba", "g0 g1 g2") == [["a", "b", "c"], ["d", "e"], ["f"]]
+
+
+def test_archives_that_the_recipe_drops_leave_their_generation(tmp_path: Path) -> None:
+    """A generation that is left without any ends there, and those after it are made anew."""
+    of_run(tmp_path, "ab")
+    of_run(tmp_path, "abc", "g0")
+    of_run(tmp_path, "abcd", "g0 g1")
+    for number in range(3):
+        storage.publish_bytes(str(tmp_path / f"g{number}" / "x"), b"")
+        storage.publish_bytes(str(tmp_path / "units" / f"g{number}" / "x"), b"")
+    assert of_run(tmp_path, "bd", "g0 g1 g2") == [["b"], ["d"]]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["g0", "g1", "generations.json", "units"]
+    assert of_run(tmp_path, "xy", "g0 g1") == [["x", "y"]]
+    assert sorted(p.name for p in (tmp_path / "units").iterdir()) == ["g0"]
+
+
+def test_kinds_are_told_apart(tmp_path: Path) -> None:
+    """One place can be read as two kinds of source."""
+    both = [piece("a", "wat"), piece("a", "warc")]
+    assert names(generations.of_run(str(tmp_path), both, lambda _: False)) == [["a", "a"]]
+
+
+def test_a_damaged_list_of_generations_is_an_error(tmp_path: Path) -> None:
+    """It is not taken for an empty one, which would make all archives one generation."""
+    (tmp_path / generations.FILE).write_text('[["a"]')
+    with pytest.raises(StorageError, match=r"generations\.json"):
+        of_run(tmp_path, "a")
+
+
+def lists_of_pictures(small_web: SmallWeb, folder: Path) -> list[str]:
+    """Write two lists of pictures that the small web has, some of them in both."""
+    small_web.build(str(folder / "whole"), until="fetch")
+    tables = sorted((folder / "whole" / "g0" / "images").rglob("*.parquet"))
+    rows = pa.concat_tables([storage.read_parquet(str(p)) for p in tables])
+    alive = rows.filter(pc.equal(rows["outcome"], "alive")).sort_by("uid").select(["url", "text"])
+    half = alive.num_rows // 2
+    places = [str(folder / f"{number}.parquet") for number in range(2)]
+    storage.write_parquet(places[0], alive.slice(0, half + 10))
+    storage.write_parquet(places[1], alive.slice(half - 10))
+    return places
+
+
+def with_lists(small_web: SmallWeb, places: list[str]) -> Recipe:
+    """Return the small web's recipe with lists of pictures as its only source."""
+    read = recipe.read(small_web.recipe)
+    sources = [TablesSource(paths=places)]
+    return replace(read, crawl=replace(read.crawl, sources=sources))
+
+
+def kept_pairs(root: Path, generation: str) -> list[dict[str, object]]:
+    """Return what the samples of a generation's shards say of themselves."""
+    images = (root / generation / "images").rglob("*.parquet")
+    rows = pa.concat_tables([storage.read_parquet(str(p)) for p in sorted(images)]).to_pylist()
+    by_uid = {row["uid"]: row for row in rows if row["outcome"] == "alive"}
+    kept = storage.read_parquet(str(root / generation / "kept.parquet")).to_pylist()
+    return [{**by_uid[row["uid"]], "kept_by": row["kept_by"]} for row in kept]
+
+
+def urls_asked_for(root: Path, generation: str) -> list[str]:
+    found = (root / generation / "images").rglob("*.parquet")
+    rows = [row for p in found for row in storage.read_parquet(str(p)).to_pylist()]
+    return sorted({row["url"] for row in rows})
+
+
+def test_a_later_archive(small_web: SmallWeb, tmp_path: Path) -> None:
+    """What it adds stands in shards of its own, within the cap, and nothing is asked for twice."""
+    root, places = tmp_path / "run", lists_of_pictures(small_web, tmp_path)
+
+    def build(lists: int) -> None:
+        run = units.Run(str(root))
+        pipeline.Build(with_lists(small_web, places[:lists]), run, small_web.loopback)()
+
+    build(1)
+    before, summary = shards_of(str(root)), read_summary(str(root))
+    build(2)
+    assert shards_of(str(root)) == before
+    first, second = kept_pairs(root, "g0"), kept_pairs(root, "g1")
+    assert second
+    asked = [url for g in ("g0", "g1") for url in urls_asked_for(root, g)]
+    assert len(asked) == len(set(asked))
+    assert not {p["url"] for p in first} & {p["url"] for p in second}
+    assert not {p["sha256"] for p in first} & {p["sha256"] for p in second}
+    kept_by = Counter(q for pair in [*first, *second] for q in pair["kept_by"])  # type: ignore[attr-defined]
+    assert max(kept_by.values()) == CAP
+    full = {q for q, n in Counter(q for p in first for q in p["kept_by"]).items() if n == CAP}  # type: ignore[attr-defined]
+    assert not full & {q for pair in second for q in pair["kept_by"]}  # type: ignore[attr-defined]
+
+    tables = [storage.list_files(str(root / g / "shards"), ".parquet") for g in ("g0", "g1")]
+    samples = [url for urls in tables for url in urls if storage.name_of(url)[0].isdigit()]
+    keys = pa.concat_tables([storage.read_parquet(url, ["key"]) for url in samples])["key"]
+    assert sorted(keys.to_pylist()) == [f"{n:09d}" for n in range(len(first) + len(second))]
+
+    told = read_summary(str(root))
+    assert told.pairs_kept == told.dataset.samples == len(first) + len(second)
+    assert told.pairs_kept > summary.pairs_kept == len(first)
+
+    markers = {p: p.stat().st_mtime_ns for p in (root / "units").rglob("*.json")}
+    build(2)
+    assert {p: p.stat().st_mtime_ns for p in (root / "units").rglob("*.json")} == markers
+
+
+def test_output_places() -> None:
+    """A unit's candidates and rejections lie in its generation's folder."""
+    assert Output.of("ROOT/g1", "wat-00000") == Output(
+        "ROOT/g1/candidates/wat-00000.arrow", "ROOT/g1/rejected/crawl-wat-00000.parquet"
+    )
