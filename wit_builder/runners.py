@@ -13,13 +13,19 @@ import multiprocessing.connection
 import os
 import queue
 import signal
+import socket
 import threading
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+import msgspec
+
+from wit_builder import __version__, storage
 from wit_builder.errors import ClusterError, MissingPartError
 
 Item = TypeVar("Item")
@@ -44,6 +50,9 @@ class Runner(Protocol):
     ) -> Iterator[tuple[Item, Result | Lost]]:
         """Yield every item with its result, as they come."""
 
+    def share(self, root: str) -> None:
+        """Make sure that whoever does the next items works in this run's folder."""
+
     def close(self) -> None:
         """End workers."""
 
@@ -56,6 +65,9 @@ class InProcess:
     ) -> Iterator[tuple[Item, Result | Lost]]:
         """Yield every item with its result, in order."""
         return ((item, function(item)) for item in items)
+
+    def share(self, root: str) -> None:
+        """Nobody else works here."""
 
     def close(self) -> None:
         """Nothing to end."""
@@ -104,6 +116,9 @@ class LocalPool:
                     else:
                         suspects.append(item)
 
+    def share(self, root: str) -> None:
+        """Processes of one machine see the same folders."""
+
     def _executor(self) -> ProcessPoolExecutor:
         if self._pool is None:
             context = multiprocessing.get_context("spawn")
@@ -139,10 +154,11 @@ def _be_a_worker() -> None:
 
 
 class RayCluster:
-    """Does items as Ray tasks, bounded in flight; one whose node dies is done elsewhere.
+    """Does items as Ray tasks, bounded in flight; one whose worker or node dies is done elsewhere.
 
     Args:
-        address: of a running cluster, or ``"local"`` to start one on this machine.
+        address: ``HOST:PORT`` of a running cluster that this machine is part of, ``"auto"`` for
+            the one that runs here, or ``"local"`` to start one on this machine.
 
     Raises:
         MissingPartError: Ray is not installed.
@@ -157,37 +173,169 @@ class RayCluster:
                 "the Ray runner needs Ray", fix="pip install 'wit-builder[ray]'"
             ) from error
         self._ray: Any = ray
-        if ray.is_initialized():
-            return
-        try:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
-        except (OSError, RuntimeError, ValueError) as error:
-            raise ClusterError(
-                f"no Ray cluster: {error}", where=address, fix="check --address; is it running?"
-            ) from error
+        self._joined = not ray.is_initialized()
+        self._ground = _Ground(__version__)
+        if self._joined:
+            _join(ray, address)
+
+    def share(self, root: str) -> None:
+        """Have every task refuse a node on which a local ``root`` is another folder than here.
+
+        Raises:
+            StorageError: it cannot be written to.
+        """
+        self._ground = _Ground(__version__)
+        if not storage.is_remote(root):
+            self._ground = _Ground(__version__, str(Path.cwd()), _proof(root), root)
 
     def each(
         self, function: Callable[[Item], Result], items: Sequence[Item]
     ) -> Iterator[tuple[Item, Result | Lost]]:
-        """Yield every item with its result, as they come; two items a core are in flight."""
-        most = 2 * max(1, int(self._ray.cluster_resources().get("CPU", 1)))
-        remote = self._ray.remote(max_retries=RETRIES)(function)
+        """Yield every item with its result, as they come; two items a core are in flight.
+
+        The cluster may grow or shrink meanwhile: half of what is in flight waits for a core, which
+        is what an autoscaler goes by.
+
+        Raises:
+            ClusterError: a node cannot do what it was given: it has another wit-builder or none,
+                or does not see the run's folder.
+        """
+        # SPREAD: the network of a node is scarcer than its cores
+        remote = self._ray.remote(max_retries=RETRIES, scheduling_strategy="SPREAD")(_stand)
         waiting = list(reversed(items))
         flying: dict[Any, Item] = {}
-        while waiting or flying:
-            while waiting and len(flying) < most:
-                item = waiting.pop()
-                flying[remote.remote(item)] = item
-            ready, _ = self._ray.wait(list(flying), num_returns=1)
-            item = flying.pop(ready[0])
-            try:
-                yield item, self._ray.get(ready[0])
-            except self._ray.exceptions.RayError as error:
-                yield item, Lost(f"lost on the cluster: {type(error).__name__}")
+        try:
+            while waiting or flying:
+                most = 2 * max(1, int(self._ray.cluster_resources().get("CPU", 0)))
+                while waiting and len(flying) < most:
+                    item = waiting.pop()
+                    flying[remote.remote(self._ground, function, item)] = item
+                ready, _ = self._ray.wait(list(flying), num_returns=1, timeout=_LOOK_AGAIN_S)
+                for reference in ready:
+                    yield flying.pop(reference), self._result(reference)
+        finally:  # interrupted, or refused by a node: nobody waits for the others any more
+            for reference in flying if self._ray.is_initialized() else ():
+                self._ray.cancel(reference, force=True)
+
+    def _result(self, reference: Any) -> Any:
+        try:
+            result = self._ray.get(reference)
+        except self._ray.exceptions.RayTaskError as error:
+            if "No module named" not in str(error):
+                raise  # the function's own business
+            last = str(error).strip().splitlines()[-1]
+            result = _Refusal(f"a node of the cluster cannot do the work: {last}", _INSTALL)
+        except self._ray.exceptions.RayError as error:
+            return Lost(_why_lost(error))
+        if isinstance(result, _Refusal):
+            raise ClusterError(result.what, where=self._ground.root, fix=result.fix)
+        return result
 
     def close(self) -> None:
-        """Leave the cluster (or end the one that was started here)."""
-        self._ray.shutdown()
+        """Leave the cluster (or end the one that was started here); what it still does ends."""
+        if self._joined:
+            self._ray.shutdown()
+
+
+_LOOK_AGAIN_S = 10.0
+"""Seconds after which the cluster's size is asked for again, though nothing was finished."""
+_KNOCK_S = 10.0
+"""Seconds a cluster's head has to answer; Ray itself would try for two minutes."""
+_INSTALL = "install the same wit-builder, with what it needs, on every node"
+_SHARED = "use a bucket (--out s3://...), or a folder that every node mounts at the same place"
+
+
+class _Ground(msgspec.Struct, frozen=True):
+    """What a node must have to do this run's units."""
+
+    version: str
+    here: str = ""
+    """The driver's working folder, which relative places start from."""
+    proof: str = ""
+    """What stands in ``root``'s file of that name; empty if every node reaches ``root``."""
+    root: str = ""
+
+
+class _Refusal(msgspec.Struct, frozen=True):
+    """Why a node cannot do any unit of this run, and what the user can do."""
+
+    what: str
+    fix: str
+
+
+def _stand(ground: _Ground, function: Callable[[Item], Result], item: Item) -> Result | _Refusal:
+    """Do an item on a node that has what it takes: a check for each, since nodes may join late."""
+    if __version__ != ground.version:
+        what = f"has wit-builder {__version__}, and not {ground.version} as here"
+        return _Refusal(f"node {socket.gethostname()} {what}", _INSTALL)
+    if ground.proof and not _sees(ground):
+        return _Refusal(f"node {socket.gethostname()} does not see the run's folder", _SHARED)
+    return function(item)
+
+
+def _sees(ground: _Ground) -> bool:
+    try:
+        os.chdir(ground.here)
+        return Path(storage.filesystem(ground.root)[1], _PROOF).read_text() == ground.proof
+    except OSError:
+        return False
+
+
+_PROOF = ".shared"
+"""File of a run's folder by which a node knows it."""
+
+
+def _proof(root: str) -> str:
+    """Return what stands in the folder's file of proof, written once and never changed.
+
+    A file that changed would be seen late through a network file system's caches.
+    """
+    with storage.translated(root, "write"):
+        place = Path(storage.filesystem(root)[1], _PROOF)
+        if not place.exists():
+            storage.publish_bytes(str(place), uuid.uuid4().hex.encode())
+        return place.read_text()
+
+
+def _join(ray: Any, address: str) -> None:
+    """Connect to a cluster, or start one, and let Ctrl-C and SIGTERM be what they were."""
+    try:
+        _knock(address)
+        former = signal.getsignal(signal.SIGTERM)
+        own = {"include_dashboard": False} if address == "local" else {}
+        ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING, **own)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ClusterError(
+            f"no Ray cluster: {error}",
+            where=address,
+            fix="check --address (HOST:PORT of the head, auto, or local) and RAY_AUTH_TOKEN; is it "
+            "running, and is this machine one of its nodes?",
+        ) from error
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, former)
+
+
+def _knock(address: str) -> None:
+    """Find out soon whether somebody listens at an address.
+
+    Raises:
+        OSError: nobody does.
+        ValueError: it is an address for Ray's client, which cannot follow a cluster's nodes.
+    """
+    if address.startswith("ray://"):
+        raise ValueError("this is for Ray's remote client; start the command on a node")
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_S).close()
+
+
+def _why_lost(error: Exception) -> str:
+    """Return what became of a task that Ray gave up after its retries."""
+    name = type(error).__name__
+    advice = "look at the cluster's logs (ray logs), then start again"
+    if name in {"OutOfMemoryError", "WorkerCrashedError"}:
+        advice = "give Ray fewer CPUs a node (ray start --num-cpus), or nodes with more memory"
+    return f"lost on the cluster, tried {1 + RETRIES} times: {name} -> {advice}"
 
 
 def default_workers() -> int:

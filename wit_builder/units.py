@@ -200,6 +200,7 @@ class Run:
         """Do tasks, add the markers of those that are done, and return the others' failures."""
         failures: list[Failure] = []
         counts = total(list(markers.values()))
+        self.runner.share(self.root)
         for task, result in self.runner.each(perform, tasks):
             if isinstance(result, Marker):
                 markers[result.unit] = result
