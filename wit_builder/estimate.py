@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from wit_builder import storage
-from wit_builder.crawl import sources
+from wit_builder.crawl import site, sources
 from wit_builder.crawl.candidates import Output, Piece
 from wit_builder.curate import matching
 from wit_builder.errors import RecipeError
@@ -117,7 +117,11 @@ def estimate(recipe: Recipe, root: str | None = None, sample: int = 1) -> Estima
             sampled.cost(kind, [p for p in pieces if p.kind == kind], sample)
             for kind in dict.fromkeys(piece.kind for piece in pieces)
         ]
-    pages = sum(s.max_pages for s in recipe.crawl.sources if isinstance(s, SiteSource))
+    pages = sum(
+        s.max_pages * len(site.pieces(s, recipe.fetch, 1, {}))
+        for s in recipe.crawl.sources
+        if isinstance(s, SiteSource)
+    )
     return sampled.in_all(costs, pages)
 
 

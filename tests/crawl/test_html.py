@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import contextlib
-import time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from selectolax.lexbor import LexborHTMLParser
 
 from wit_builder.crawl.html import Page, TooDeepError, largest, read_page
+from wit_builder.crawl.nesting import too_costly
 from wit_builder.crawl.urls import BadUrlError, resolve
 from wit_builder.tables import TextFrom
 
@@ -97,10 +100,34 @@ def resolved(page: Page) -> list[tuple[str, str, str]]:
         ),
         pytest.param(
             "<script>'<img src=a.jpg alt=x>'</script><!-- <img src=a.jpg alt=x> -->"
-            "<template><img src=a.jpg alt=x></template><noscript><img src=a.jpg alt=x></noscript>"
-            "<textarea><img src=a.jpg alt=x></textarea><title><img src=a.jpg alt=x></title>",
+            "<template><img src=a.jpg alt=x></template><textarea><img src=a.jpg alt=x></textarea>"
+            "<title><img src=a.jpg alt=x></title>",
             [],
             id="not-in-the-tree",
+        ),
+        pytest.param(
+            "<img src='data:x' class=lazy><noscript><img src=a.jpg alt=x></noscript>",
+            [("a.jpg", "x", "alt")],
+            id="noscript",
+        ),
+        pytest.param(
+            "<head><noscript><img src=a.jpg alt=x></noscript><meta name=robots content=noai>",
+            [],
+            id="opt-out-after-noscript",
+        ),
+        pytest.param(
+            "<picture><source srcset='s.webp 320w'><source srcset='l.webp 960w, m.webp 640w'>"
+            "<img alt=x></picture><picture><source srcset=s.webp>"
+            "<img src='data:,' alt=y></picture>",
+            [("l.webp", "x", "alt"), ("s.webp", "y", "alt")],
+            id="picture-sources",
+        ),
+        pytest.param(
+            "<picture><source srcset=s.webp><img src=a.jpg alt=x></picture>"
+            "<picture><source srcset=s.webp><img srcset=b.jpg alt=y></picture>"
+            "<source srcset=s.webp><img alt=z>",
+            [("a.jpg", "x", "alt"), ("b.jpg", "y", "alt")],
+            id="own-address-before-sources",
         ),
         pytest.param("<img src=a.jpg alt=x", [], id="cut-off-in-a-tag"),
         pytest.param("", [], id="empty"),
@@ -249,17 +276,40 @@ def test_largest(srcset: str, expected: str) -> None:
     assert largest(srcset) == expected
 
 
+def repeated(piece: str, size_bytes: int) -> bytes:
+    """A page of nothing but a piece, in which every # is another number."""
+    pieces = (piece.replace("#", str(n)) for n in range(size_bytes // len(piece)))
+    return "".join(pieces).encode()[:size_bytes]
+
+
 @pytest.mark.parametrize(
-    "body",
+    ("body", "why"),
     [
-        pytest.param(b"<div>" * 400_000, id="divs"),
-        pytest.param(b"<DIV CLASS=x><span>" * 150_000, id="mixed"),
-        pytest.param(b"<figure><img src=a alt=x>" * 100_000, id="figures"),
+        pytest.param(b"<div>" * 400_000, "nested", id="divs"),
+        pytest.param(b"<DIV CLASS=x><span>" * 150_000, "nested", id="mixed"),
+        pytest.param(b"<figure><img src=a alt=x>" * 100_000, "nested", id="figures"),
+        pytest.param(b"<b><i>" * 50_000, "nested", id="formatting"),
+        pytest.param(b"<span>" * 300_000 + b"</y>" * 300_000, "nested", id="nothing-to-close"),
+        pytest.param(b"<y><div></y>" * 100_000, "nested", id="end-tags-that-close-nothing"),
+        pytest.param(b"<svg>" + b"<g>" * 400_000, "nested", id="svg"),
+        pytest.param(repeated("<font x=#><p>", 80_000), "formatting", id="misnested"),
+        pytest.param(
+            repeated("<b x=#>", 30_000) + b"<p>x" * 20_000, "formatting", id="copied-in-each-block"
+        ),
+        pytest.param(
+            b"<table><td>" + repeated("<i x=#>", 30_000) + b"<object></td>" + b"<td><p>" * 20_000,
+            "formatting",
+            id="marker-left-behind",
+        ),
+        pytest.param(b"<p " + repeated("a# ", 1_000_000), "attributes", id="attributes"),
+        pytest.param(repeated("<html a#>", 250_000), "attributes", id="merged-into-html"),
+        pytest.param(repeated("<x#>", 1_000_000), "nested", id="unknown-elements"),
+        pytest.param(repeated("<x#></x#>", 1_500_000), "names", id="names"),
     ],
 )
-def test_hostile_nesting_is_refused(body: bytes) -> None:
-    """A page that would take minutes to parse is refused in no time."""
-    with pytest.raises(TooDeepError):
+def test_hostile_pages_are_refused(body: bytes, why: str) -> None:
+    """A page that would take minutes or gigabytes to parse is refused, and why is said."""
+    with pytest.raises(TooDeepError, match=why):
         read_page(body, PAGE)
 
 
@@ -269,15 +319,21 @@ def test_hostile_nesting_is_refused(body: bytes) -> None:
         pytest.param(b"<p>a<li>b<br><img src=a alt=x>" * 30_000, id="unclosed-but-flat"),
         pytest.param(b"<div><a href=x>y</a></div>" * 60_000, id="large-but-closed"),
         pytest.param(b"<img src=a srcset='" + b"," * 1_000_000 + b"' alt=x>", id="commas"),
-        pytest.param(b"<b><i>" * 50_000, id="formatting"),
+        pytest.param(b"<table><tr><td><font size=2>x<td>" * 5_000, id="cells-left-open"),
+        pytest.param(b"<font size=2><p>x" * 5_000, id="the-same-formatting-left-open"),
+        pytest.param(repeated("<p><font x=#><b>x</b></font></p>", 1_000_000), id="formatting"),
+        pytest.param(
+            b"<script>'<div>'</script><!-- <b> --><p title='<i>'>" * 30_000, id="tags-in-texts"
+        ),
+        pytest.param(
+            b"<picture><source srcset=a>" + b"<img alt=x>" * 30_000, id="one-picture-of-many"
+        ),
+        pytest.param(b"<svg>" + b"<path d=x />" * 60_000, id="empty-elements"),
     ],
 )
-def test_large_pages_are_read_in_time_that_grows_with_their_size(body: bytes) -> None:
-    """A large page that does not nest deep is read, within seconds."""
-    read_page(b"<p>", PAGE)  # compiled before the clock starts
-    started = time.process_time()
+def test_large_pages_are_read(body: bytes) -> None:
+    """A large page is read, however many tags it leaves open where that costs nothing."""
     read_page(body, PAGE)
-    assert time.process_time() - started < 10
 
 
 def test_captions_in_captions_are_cut() -> None:
@@ -289,6 +345,21 @@ def test_captions_in_captions_are_cut() -> None:
     broken = b"<figure><img src=a.jpg><figcaption>" + b"word<br>" * 5000 + b"</figure>"
     (pair,) = read_page(broken, "http://a.test/").pairs
     assert len(pair.text) < 5000
+
+
+TAGS = (
+    "<table> </table> <td> </td> <tr> </tr> <svg> </svg> <mi> <b_x=#> </b> <a_x=#> <p> </p> <div> "
+    "</div> <li> <span> </span> <template> </template> <object> </object> <select> <textarea> "
+    "<title> </title> <!-- --> <script> </script> <x/> </x> <form> </form> t"
+)
+
+
+@given(st.lists(st.sampled_from(TAGS.replace("_", "\0").split()), min_size=1, max_size=12))
+def test_what_is_not_refused_is_parsed_in_reasonable_memory(tags: list[str]) -> None:
+    """However a page of 60 kB repeats its tags, it is refused, or its tree is not much larger."""
+    body = repeated("".join(tags).replace("\0", " "), 60_000)
+    if too_costly(body) is None:
+        assert len(LexborHTMLParser(body).css("*")) < 400_000
 
 
 def test_deep_but_harmless() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
 import shutil
 import sys
 import textwrap
@@ -32,13 +33,19 @@ _PACKAGER = """
             archive.writestr(inside + ".xml-p000000010p000030302-shortened.bz2", b"dump")
             inside = "gensim/test/test_data/bgwiki-latest-pages-articles"
             archive.writestr(inside + "-shortened.xml.bz2", b"\\xff\\xfe bulgarian")
+    elif requirement.startswith("formasaurus"):
+        with zipfile.ZipFile(folder / "formasaurus-0.10.0-py3-none-any.whl", "w") as archive:
+            archive.writestr("formasaurus/data/html/0.html", b"<p>")
+            index = b'{"html/0.html": {"url": "http://a.example/", "forms": []}}'
+            archive.writestr("formasaurus/data/index.json", index)
     else:
         with zipfile.ZipFile(folder / "pywordfreq-0.4.2-cp311.whl", "w") as archive:
             words = gzip.compress(b"the;30\\n;25\\n", mtime=0)
             archive.writestr("pywordfreq/word_frequencies.gz", words)
 """
 
-_TARGETS = ["bgwiki-excerpt.xml.bz2", "enwiki-excerpt.xml.bz2", "enwiki-words.parquet", "wordnet"]
+_TARGETS = ["bgwiki-excerpt.xml.bz2", "enwiki-excerpt.xml.bz2", "enwiki-words.parquet"]
+_TARGETS += ["pages", "pages.json", "wordnet"]
 
 
 @pytest.fixture
@@ -75,13 +82,15 @@ def test_what_is_wanted_is_unpacked(client, tmp_path):
     assert (folder / "bgwiki-excerpt.xml.bz2").read_bytes() == b"\xff\xfe bulgarian"
     words = pq.read_table(folder / "enwiki-words.parquet")
     assert words.to_pylist() == [{"gram": "the", "count": 30}]
+    assert (folder / "pages" / "0.html").read_bytes() == b"<p>"
+    assert json.loads((folder / "pages.json").read_bytes()) == {"0.html": "http://a.example/"}
 
 
 def test_a_package_with_two_files_is_downloaded_once(client, tmp_path):
     """Each package is asked for once, whatever number of files it gives."""
     client(_PACKAGER)
     fetch_data.fetch(str(tmp_path / "data"))
-    assert _asked(tmp_path) == ["wn", "gensim", "pywordfreq"]
+    assert _asked(tmp_path) == ["wn", "gensim", "pywordfreq", "formasaurus"]
 
 
 def test_a_folder_from_before_gets_what_it_lacks(client, tmp_path):
@@ -91,7 +100,7 @@ def test_a_folder_from_before_gets_what_it_lacks(client, tmp_path):
     (folder / "wordnet").mkdir(parents=True)
     (folder / "enwiki-excerpt.xml.bz2").write_bytes(b"older")
     fetch_data.fetch(str(folder))
-    assert _asked(tmp_path) == ["gensim", "pywordfreq"]
+    assert _asked(tmp_path) == ["gensim", "pywordfreq", "formasaurus"]
     assert _names(folder) == _TARGETS
     assert (folder / "enwiki-excerpt.xml.bz2").read_bytes() == b"older"
 
@@ -142,6 +151,16 @@ def test_real_data(data_dir):
     assert words.num_rows == 829_253
     assert words.slice(0, 1).to_pylist() == [{"gram": "the", "count": 175_007_854}]
     assert (data_dir / "bgwiki-excerpt.xml.bz2").stat().st_size == 73_776
+    urls = json.loads((data_dir / "pages.json").read_bytes())
+    assert len(urls) == 954
+    assert set(urls) == {page.name for page in (data_dir / "pages").iterdir()}
+
+
+@pytest.mark.parametrize("flaw", ["[]", "no json", '{"a.html": {}}', '{"a.html": 1}'])
+def test_a_malformed_index_of_pages_is_refused(flaw):
+    """Another form than the package had: one line, not a traceback."""
+    with pytest.raises(DemoError, match="unreadable index"):
+        fetch_data.page_urls(flaw.encode())
 
 
 def test_what_is_there_is_not_fetched_again(client, tmp_path):
@@ -221,3 +240,16 @@ def test_popular_titles_have_a_command_of_their_own(monkeypatch, tmp_path, capsy
     assert "install Node.js" in (said := capsys.readouterr().err)
     assert said.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_data_is_complete_without_npm(there, client, monkeypatch, tmp_path, capsys):
+    """Common Crawl's files are fetched where npm is; elsewhere a line tells, and nothing fails."""
+    client(_PACKAGER)
+    monkeypatch.setattr(fetch_data.data, "concepts", lambda _: [])
+    monkeypatch.setattr(fetch_data.common_crawl, "can_fetch", lambda: there)
+    asked = []
+    monkeypatch.setattr(fetch_data.common_crawl, "fetch", asked.append)
+    assert fetch_data.main([str(tmp_path / "data")]) == 0
+    assert asked == ([str(tmp_path / "data")] if there else [])
+    assert ("NOTE: npm is not installed" in capsys.readouterr().err) is not there

@@ -13,6 +13,7 @@ where it is not empty and not the same as one before.
 from __future__ import annotations
 
 import codecs
+import functools
 import itertools
 import re
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from typing import NamedTuple
 
 from selectolax.lexbor import LexborDocumentOptions, LexborHTMLParser, LexborNode
 
-from wit_builder.crawl.nesting import too_deep
+from wit_builder.crawl.nesting import too_costly
 from wit_builder.crawl.urls import BadUrlError, resolve
 from wit_builder.tables import TextFrom
 from wit_builder.web.optouts import META_NAMES, opt_outs
@@ -30,13 +31,14 @@ LAZY = ("data-src", "data-original", "data-lazy-src", "data-lazy", "data-image",
 LAZY_SETS = ("srcset", "data-srcset", "data-lazy-srcset")
 
 # One pass over the tree. What stands in brackets is told in C: a dict of an element's attributes
-# costs a microsecond, and a page has as many metas as pictures.
-_METAS = ", ".join(f'meta[name*="{name}" i]' for name in META_NAMES)
+# costs a microsecond, and a page has as many metas and ten times as many links as pictures.
+_NAMED = ", ".join(f'[name*="{name}" i]' for name in META_NAMES)
 _ELEMENTS = (
-    f"img, base[href], {_METAS}, figcaption, "
-    'a[rel~="license" i], link[rel~="license" i], a[href*="creativecommons.org/" i]'
+    f'img, base[href], meta:is({_NAMED}), figcaption, link[rel~="license" i], '
+    'a:is([rel~="license" i], [href*="creativecommons.org/" i])'
 )
-# No copies of a selected option's content are made: they would repeat its pictures, in 7 % more time.
+# Copies of a selected option's content are not made: they would repeat its pictures, in 7 % more
+# time for every page.
 _OPTIONS = LexborDocumentOptions.WO_EVENTS.value
 _MAX_CLIMB = 16  # a caption's figure is near; bounded, so that no page makes it quadratic
 _MAX_CAPTION_NODES = 1000  # and a caption is short: what nests in others would be read for each
@@ -79,7 +81,7 @@ _NOT_PROSE = frozenset({"script", "style", "template"})
 
 
 class TooDeepError(ValueError):
-    """A page whose elements nest so deep that parsing would take minutes."""
+    """A page that would take minutes or gigabytes to parse; the message says why."""
 
 
 class Pair(NamedTuple):
@@ -126,11 +128,11 @@ def read_page(body: bytes, url: str, charset: str | None = None, *, links: bool 
         links: whether links are wanted.
 
     Raises:
-        TooDeepError: its elements nest too deep.
+        TooDeepError: it is made so that it cannot be parsed in reasonable time and memory.
     """
     text = as_utf8(body, charset)
-    if too_deep(text):
-        raise TooDeepError
+    if why := too_costly(text):
+        raise TooDeepError(why)
     tree = LexborHTMLParser(text, options=_OPTIONS)
     kinds: dict[str, list[LexborNode]] = {}
     for node in tree.css(_ELEMENTS):
@@ -165,6 +167,7 @@ def _recode(body: bytes, name: str) -> bytes:
     return body if name == "utf-8" else body.decode(name, "replace").encode()
 
 
+@functools.lru_cache(256)
 def _codec(label: str | None) -> str | None:
     """Return the codec that a charset's label means, or None if it means none of a page's."""
     try:
@@ -222,53 +225,50 @@ def _links(tree: LexborHTMLParser, base: str) -> list[str]:
 
 def _with_pictures(page: Page, images: list[LexborNode], captions: list[LexborNode]) -> Page:
     captioned = _captioned(captions)
-    without_text = 0
-    for node in images:  # 2 us each, of which reading the attributes is 1.2
+    pairs, without_text = page.pairs, 0
+    of_pictures: dict[int, str] = {}
+    for node in images:  # 1.5 us each, of which reading the attributes is 0.6
         attributes = node.attributes
-        alt = _collapsed(attributes.get("alt"))
-        title = _collapsed(attributes.get("title"))
-        caption = _collapsed(_caption_of(node, captioned)) if captioned else ""
+        alt, title = attributes.get("alt"), attributes.get("title")
+        alt = " ".join(alt.split()) if alt else ""
+        title = " ".join(title.split()) if title else ""
+        caption = _caption_of(node, captioned) if captioned else ""
         if not (alt or title or caption):
             without_text += 1
             continue
-        href = _address(attributes) or _lazy_address(node, attributes)
+        href = (attributes.get("src") or "").strip()
+        if not href or href[:5].lower() == "data:":
+            href = _lazy_address(attributes) or _of_picture(node, of_pictures) or href
         if alt:
-            page.pairs.append(Pair(href, alt, TextFrom.ALT))
+            pairs.append(Pair(href, alt, TextFrom.ALT))
         if title and title != alt:
-            page.pairs.append(Pair(href, title, TextFrom.TITLE))
+            pairs.append(Pair(href, title, TextFrom.TITLE))
         if caption and caption not in {alt, title}:
-            page.pairs.append(Pair(href, caption, TextFrom.FIGCAPTION))
+            pairs.append(Pair(href, caption, TextFrom.FIGCAPTION))
     return page._replace(without_text=without_text)
 
 
-def _collapsed(text: str | None) -> str:
-    return " ".join(text.split()) if text else ""
-
-
-def _address(attributes: dict[str, str | None]) -> str:
-    """Return a picture's ``src`` if it is an address; a placeholder is none."""
-    source = (attributes.get("src") or "").strip()
-    return "" if source[:5].lower() == "data:" else source
-
-
-def _lazy_address(image: LexborNode, attributes: dict[str, str | None]) -> str:
-    """Return where a picture without a ``src`` of its own is; its placeholder if nothing says."""
+def _lazy_address(attributes: dict[str, str | None]) -> str:
+    """Return where a picture without a usable ``src`` says it is; empty if it does not."""
     for name in LAZY:
         if value := (attributes.get(name) or "").strip():
             return value
     for name in LAZY_SETS:
         if value := largest(attributes.get(name) or ""):
             return value
-    return largest(_sources(image)) or (attributes.get("src") or "").strip()
+    return ""
 
 
-def _sources(image: LexborNode) -> str:
-    """Return the ``srcset`` of all ``<source>`` beside a picture in its ``<picture>``."""
+def _of_picture(image: LexborNode, known: dict[int, str]) -> str:
+    """Return the largest of the sources beside an image in its ``<picture>``, read once each."""
     parent = image.parent
     if parent is None or parent.tag != "picture":
         return ""
-    sources = (node.attributes for node in parent.iter() if node.tag == "source")
-    return ", ".join(s.get(name) or "" for s in sources for name in LAZY_SETS)
+    if parent.mem_id not in known:
+        sources = [node.attributes for node in parent.iter() if node.tag == "source"]
+        sets = (source.get(name) or "" for source in sources for name in LAZY_SETS)
+        known[parent.mem_id] = largest(", ".join(sets))
+    return known[parent.mem_id]
 
 
 def largest(srcset: str) -> str:
@@ -321,19 +321,20 @@ def _captioned(captions: list[LexborNode]) -> dict[int, str]:
                 break
             figure = figure.parent
         if figure is not None and figure.tag == "figure" and figure.mem_id not in found:
-            found[figure.mem_id] = _prose(caption)
+            found[figure.mem_id] = " ".join(_prose(caption).split())
     return found
 
 
-def _caption_of(image: LexborNode, captioned: dict[int, str]) -> str | None:
+def _caption_of(image: LexborNode, captioned: dict[int, str]) -> str:
+    """Return the caption of the nearest figure around a picture that has one, else nothing."""
     node = image.parent
     for _ in range(_MAX_CLIMB):
         if node is None:
-            return None
+            return ""
         if node.mem_id in captioned:
             return captioned[node.mem_id]
         node = node.parent
-    return None
+    return ""
 
 
 def _prose(element: LexborNode) -> str:

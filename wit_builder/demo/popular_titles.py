@@ -9,16 +9,16 @@ a scratch folder, their install scripts do not run, and nothing else stays.
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 import tempfile
 from pathlib import Path
 
+from wit_builder.demo import npm
 from wit_builder.errors import DemoError
 
 POPULAR_TITLES = "popular-titles.txt"
 
 _PACKAGE = "compromise-wikipedia@0.1.1"
+_PACKED = "the popular titles are packed in an npm package"
 _INSTALL = ["install", "--no-save", "--ignore-scripts", "--legacy-peer-deps", "--no-audit"]
 _INSTALL += ["--no-fund", "--loglevel=error"]
 
@@ -41,12 +41,13 @@ def fetch(folder: str) -> None:
     root = Path(folder).resolve()  # npm takes its folder from the one it runs in
     if (root / POPULAR_TITLES).exists():
         return
-    npm, node = _tool("npm"), _tool("node")
+    packager, node = (npm.tool(name, _PACKAGE, _PACKED) for name in ("npm", "node"))
     try:
         root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".fetch-", dir=root) as scratch:
-            _run([npm, *_INSTALL, "--prefix", scratch, _PACKAGE], scratch)
-            unpacked = _run([node, "--input-type=module", "--eval", _UNPACK], scratch)
+            npm.run([packager, *_INSTALL, "--prefix", scratch, _PACKAGE], _PACKAGE, scratch)
+            unpack = [node, "--input-type=module", "--eval", _UNPACK]
+            unpacked = npm.run(unpack, _PACKAGE, scratch)
             made = Path(scratch) / POPULAR_TITLES
             made.write_bytes("".join(f"{t}\n" for t in _titles(unpacked)).encode())
             made.replace(root / POPULAR_TITLES)
@@ -56,37 +57,6 @@ def fetch(folder: str) -> None:
             where=str(error.filename or folder),
             fix="choose another folder",
         ) from error
-
-
-def _tool(name: str) -> str:
-    found = shutil.which(name)
-    if found is None:
-        raise DemoError(
-            f"the popular titles are packed in an npm package, and {name} is not there",
-            where=_PACKAGE,
-            fix="install Node.js (18 or newer, with npm), then run this again",
-        )
-    return found
-
-
-def _run(command: list[str], scratch: str) -> str:
-    """Return what a command wrote."""
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        encoding="utf-8",
-        check=False,
-        cwd=scratch,
-        stdin=subprocess.DEVNULL,
-    )
-    if done.returncode == 0:
-        return done.stdout
-    said = [line.strip() for line in done.stderr.splitlines() if "rror" in line]
-    raise DemoError(
-        f"{Path(command[0]).name} failed: {(said or [f'exit code {done.returncode}'])[0]}",
-        where=_PACKAGE,
-        fix="go online and run this again",
-    )
 
 
 def _titles(unpacked: str) -> list[str]:

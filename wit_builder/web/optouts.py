@@ -17,6 +17,8 @@ DIRECTIVES = frozenset({"noai", "noimageai", "noindex", "noimageindex", "none"})
 """Words of ``X-Robots-Tag`` and of robots metas that opt a page or picture out."""
 TDM_RESERVATION = "tdm-reservation"
 TRAIN_AI_NO = "train-ai=n"
+META_NAMES = ("robots", TOKEN, TDM_RESERVATION)
+"""Names of the ``<meta>`` elements that are read, in lower case."""
 
 _VALUED = frozenset({"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"})
 """Directives with a value after a colon; anything else before a colon is an agent's name."""
