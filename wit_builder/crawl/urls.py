@@ -18,6 +18,8 @@ import re
 from yarl import URL
 
 MAX_URL_CHARS = 4096
+DATA_URI = "data: URI"
+"""Why the most frequent of refused ones is."""
 
 # Already normal, as most of the web's URLs are: plain host, no port, no escape, no dot segment.
 _CHARS = "A-Za-z0-9_~!$&'()*+,;=:@-"
@@ -27,7 +29,8 @@ _NORMAL = re.compile(
 )
 _HOST = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]+")
 _IGNORED = str.maketrans("", "", "\t\n\r")
-_CONTROLS = "".join(map(chr, range(0x21)))
+CONTROLS = "".join(map(chr, range(0x21)))
+"""What is no part of a URL at its ends."""
 
 
 class BadUrlError(ValueError):
@@ -46,9 +49,9 @@ def resolve(href: str, page_url: str) -> str:
     """
     if len(href) <= MAX_URL_CHARS // 2 and _NORMAL.fullmatch(short := _absolute(href, page_url)):
         return short
-    value = href.strip(_CONTROLS)
+    value = href.strip(CONTROLS)
     if value[:5].lower() == "data:":
-        raise BadUrlError("data: URI")
+        raise BadUrlError(DATA_URI)
     if len(value) > MAX_URL_CHARS:
         raise BadUrlError("too long")
     if not value:

@@ -54,7 +54,7 @@ from wit_builder.web.optouts import opt_outs
 Mask = npt.NDArray[np.bool_]
 Links = list[tuple[str, str]]
 
-_BATCH_BYTES = 4 << 20
+_BATCH_BYTES = 16 << 20
 _MAX_RECORD_BYTES = 64 << 20
 _UNESCAPED_SINCE = (2019, 8)
 
