@@ -43,7 +43,7 @@ BAD_RECIPES = {
     "wrong type": ("seed = 'x'", r"Expected `int`.*seed"),
     "an empty list of archives": (
         "[[crawl.sources]]\nkind = 'warc'\npaths = []",
-        r"length >= 1 .*paths",
+        r"needs `paths` or `listings` .*crawl\.sources",
     ),
     "no sources": (QUERIES, r"names nothing to crawl \[crawl\.sources\] -> add a"),
     "missing archive": (QUERIES + WARC.format("gone.warc.gz"), r"no such file.*gone\.warc\.gz"),

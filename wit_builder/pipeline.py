@@ -102,12 +102,13 @@ class Build:
     @cached_property
     def generations(self) -> list[Generation]:
         """The generations of the run: archives that came with a finished one make the next."""
+        query_list = self.queries
         pieces = sources.pieces(self.recipe.crawl, self.recipe.fetch, self.loopback)
         made: list[Generation] = []
         for number, some in enumerate(generations.of_run(self.run.root, pieces, self._is_packed)):
             name, earlier = f"g{number}", list(made)
             made.append(
-                Generation(self.recipe, self.run, self.queries, some, name, earlier, self.loopback)
+                Generation(self.recipe, self.run, query_list, some, name, earlier, self.loopback)
             )
         return made
 

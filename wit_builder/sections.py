@@ -109,6 +109,11 @@ class ArchiveSource(_Section, frozen=True):
     sample_seed: Natural = 0
     """Another seed chooses other files."""
 
+    def __post_init__(self) -> None:
+        """Refuse a source that names nothing; the recipe's reader says where it stands."""
+        if not (self.paths or self.listings):
+            raise ValueError("a source of archives needs `paths` or `listings`")
+
 
 class WatSource(ArchiveSource, frozen=True, tag="wat", tag_field="kind"):
     """Links to pictures in WAT files, which Common Crawl extracts from its pages."""

@@ -424,7 +424,7 @@ def test_refused_urls_are_rejections(tmp_path):
     assert found.pairs == [("5", "owl")]
     assert found.counts["rejected:bad_url"] == 4
     assert found.rejections[:2] == [
-        ("bad_url", "line 1: scheme data"),
+        ("bad_url", "line 1: data: URI"),
         ("bad_url", "line 2: credentials"),
     ]
 

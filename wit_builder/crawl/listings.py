@@ -28,16 +28,10 @@ def archives(source: ArchiveSource) -> list[Archive]:
     Those of a listing are taken not to change, and are not looked up: there may be 100,000.
 
     Raises:
-        ArchiveError: none is named, or a listing has no paths.
+        ArchiveError: a listing has no paths, or the sample is empty.
         StorageError: a file or a listing is not there, or a pattern matches nothing.
     """
     found = dict(_named(source))
-    if not found:
-        raise ArchiveError(
-            "the source names no archive",
-            where="crawl.sources",
-            fix="give paths, or listings such as wat.paths.gz",
-        )
     seed = label_seed(source.sample_seed, "sample")
     below = source.sample * 2**64
     chosen = [p for p in found if _place(p, seed) < below]
