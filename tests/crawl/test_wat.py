@@ -352,16 +352,13 @@ def images_of(document: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
 
 
 @settings(max_examples=200)
-@given(DOCUMENTS, st.data(), st.sampled_from([None, 1]))
+@given(DOCUMENTS, st.data(), st.sampled_from([{}, {"indent": 1}, {"separators": (",", ":")}]))
 def test_the_walk_finds_what_a_json_reader_finds(
-    documents: list[dict[str, Any]], data: Any, indent: int | None
+    documents: list[dict[str, Any]], data: Any, style: dict[str, Any]
 ) -> None:
     """Whatever the order of keys, white space, escapes and nesting: the same pictures."""
     escaped = data.draw(st.booleans())
-    raw = [
-        json.dumps(shuffled(d, data), ensure_ascii=escaped, indent=indent).encode()
-        for d in documents
-    ]
+    raw = [json.dumps(shuffled(d, data), ensure_ascii=escaped, **style).encode() for d in documents]
     joined = np.frombuffer(b"".join(raw), np.uint8)
     found = wat_json.scan(joined, np.cumsum([0, *map(len, raw)]))
     assert found.records[:, wat_json.VALID].all()

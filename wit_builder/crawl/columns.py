@@ -27,18 +27,9 @@ from wit_builder.hashing import binary_buffers
 
 U8 = npt.NDArray[np.uint8]
 I64 = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
 Bad = list[tuple[int, str]]
 """Position in the column of each refused URL, and why."""
-
-# Already normal: plain host, no port, no dot segment, no escape that normalising would undo. A part
-# of a path must not begin with a dot; RE2 cannot look ahead, so a dot comes with what is before it.
-_CHARS = "A-Za-z0-9_~!$&'()*+,;=:@-"
-_KEPT = "20|22|23|25|3C|3E|5B|5C|5D|7B|7C|7D|[89A-F][0-9A-F]"
-_NORMAL = (
-    r"^https?://[a-z0-9]+(?:[.-][a-z0-9]+)*\.[a-z]{2,}/"
-    rf"(?:(?:[{_CHARS}]|%(?:{_KEPT}|2F))+\.?|/)*"
-    rf"(?:\?(?:[./?{_CHARS}]|%(?:{_KEPT}|26|2B|3D))+)?$"
-)
 
 
 def normalise_urls(urls: pa.Array) -> tuple[pa.Array, Bad]:
@@ -48,8 +39,10 @@ def normalise_urls(urls: pa.Array) -> tuple[pa.Array, Bad]:
         urls: string array without nulls; white space around them is no part of them.
     """
     nowhere = np.full(len(urls), -1)
-    plain = joined(urls, pa.array([], pa.string()), nowhere)
-    return _settled(urls, plain, lambda index: normalise(urls[index].as_py().strip(CONTROLS)))
+    plain, normal = joined(urls, pa.array([], pa.string()), nowhere)
+    return _settled(
+        urls, plain, normal, lambda index: normalise(urls[index].as_py().strip(CONTROLS))
+    )
 
 
 def resolve_urls(hrefs: pa.Array, bases: pa.Array, which: I64) -> tuple[pa.Array, Bad]:
@@ -60,25 +53,23 @@ def resolve_urls(hrefs: pa.Array, bases: pa.Array, which: I64) -> tuple[pa.Array
         bases: string array of normalised URLs: of the pages, or of their ``<base>``.
         which: position in ``bases`` for each value.
     """
-    plain = joined(hrefs, bases, which)
+    plain, normal = joined(hrefs, bases, which)
 
     def settle(index: int) -> str:
         return resolve(hrefs[index].as_py(), bases[int(which[index])].as_py())
 
-    return _settled(hrefs, plain, settle)
+    return _settled(hrefs, plain, normal, settle)
 
 
 def _settled(
-    hrefs: pa.Array, plain: pa.Array, settle: Callable[[int], str]
+    hrefs: pa.Array, plain: pa.Array, normal: Mask, settle: Callable[[int], str]
 ) -> tuple[pa.Array, Bad]:
     """Return the plain URLs, and of those that are not normal what ``settle`` makes of them.
 
     That costs some 20 us each, of which there are one in a hundred on the web.
     """
-    normal = pc.and_(
-        pc.match_substring_regex(plain, _NORMAL),
-        pc.less_equal(pc.binary_length(hrefs), MAX_URL_CHARS // 2),
-    ).to_numpy(zero_copy_only=False)
+    short = pc.less_equal(pc.binary_length(hrefs), MAX_URL_CHARS // 2)
+    normal = normal & short.to_numpy(zero_copy_only=False)
     inline = pc.starts_with(hrefs, "data:").to_numpy(zero_copy_only=False)
     bad: Bad = [(index, DATA_URI) for index in np.flatnonzero(inline).tolist()]
     odd = np.flatnonzero(~normal & ~inline)

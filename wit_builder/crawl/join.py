@@ -2,8 +2,8 @@
 
 A kernel does what ``urls.resolve`` does for nearly all URLs of the web: it puts what an address
 leaves out before it, trims it, drops its fragment, folds dot segments, and sets escapes right
-(RFC 3986, sections 5.2 and 6.2.2). What it cannot do, such as hosts in capitals or letters beyond
-ASCII, it leaves in a form that is no normal URL: whoever asks must check that.
+(RFC 3986, sections 5.2 and 6.2.2). Then it tells whether the result is plainly normal. It is not,
+where the kernel cannot do what is to be done: for hosts in capitals, or letters beyond ASCII.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ U8 = npt.NDArray[np.uint8]
 I32 = npt.NDArray[np.int32]
 I64 = npt.NDArray[np.int64]
 
-_SLASH, _BACKSLASH, _DOT, _COLON = (np.uint8(ord(c)) for c in "/\\.:")
+_SLASH, _BACKSLASH, _DOT, _COLON, _HYPHEN = (np.uint8(ord(c)) for c in "/\\.:-")
 _PERCENT, _SPACE, _QUERY, _FRAGMENT = (np.uint8(ord(c)) for c in "% ?#")
+_HTTP, _HTTPS = (np.frombuffer(scheme, np.uint8) for scheme in (b"http://", b"https://"))
 _HEX = np.frombuffer(b"0123456789ABCDEF", np.uint8)
 
 
@@ -38,8 +39,31 @@ _IN_PATH = _unescaped("!$&'()*,:;=@")
 _IN_QUERY = _unescaped("!$'()*,./:?@")
 
 
-def joined(hrefs: pa.Array, bases: pa.Array, which: I64) -> pa.Array:
-    """Return what addresses mean on their pages, where that is plain; see above for the others.
+_PLAIN, _ALSO_IN_QUERY = 1, 2
+_KINDS = np.zeros(256, np.uint8)
+"""Which characters may stand in a path or query as they are, or in a query alone."""
+for _character in b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_~!$&'()*+,;=:@-":
+    _KINDS[_character] = _PLAIN
+for _character in b"./?":
+    _KINDS[_character] = _ALSO_IN_QUERY
+
+# Escapes that must stay, in a path and in a query.
+_STAY = "20 22 23 25 3C 3E 5B 5C 5D 7B 7C 7D"
+
+
+def _escapes(more: str) -> npt.NDArray[np.bool_]:
+    table = np.zeros(256, np.bool_)
+    table[128:] = True
+    for code in f"{_STAY} {more}".split():
+        table[int(code, 16)] = True
+    return table
+
+
+_STAY_IN_PATH, _STAY_IN_QUERY = _escapes("2F"), _escapes("26 2B 3D 3B")
+
+
+def joined(hrefs: pa.Array, bases: pa.Array, which: I64) -> tuple[pa.Array, npt.NDArray[np.bool_]]:
+    """Return what addresses mean on their pages, and for which of them that is plainly right.
 
     Args:
         hrefs: string array of the addresses as they stand in the pages, without nulls.
@@ -52,8 +76,10 @@ def joined(hrefs: pa.Array, bases: pa.Array, which: I64) -> pa.Array:
     # a space becomes three bytes, and an odd address has one more
     out = np.empty(3 * int(offsets[-1] - offsets[0]) + (longest + 1) * len(hrefs), np.uint8)
     ends = _join(data, offsets, base, base_offsets, which, out)
+    normal = np.empty(len(hrefs), np.bool_)
+    _tell_normal(out, ends, normal)
     buffers = [None, pa.py_buffer(ends), pa.py_buffer(out[: ends[-1]].tobytes())]
-    return pa.Array.from_buffers(pa.string(), len(hrefs), buffers)
+    return pa.Array.from_buffers(pa.string(), len(hrefs), buffers), normal
 
 
 @numba.njit(cache=True, nogil=True)
@@ -201,3 +227,81 @@ def _digit(byte: np.uint8) -> int:
     if 48 <= byte <= 57:
         return int(byte) - 48
     return int(byte | 32) - 87 if 97 <= byte | 32 <= 102 else -1
+
+
+@numba.njit(cache=True, nogil=True)
+def _tell_normal(out: U8, ends: I32, normal: npt.NDArray[np.bool_]) -> None:
+    for i in range(normal.size):
+        normal[i] = _is_normal(out, ends[i], ends[i + 1])
+
+
+@numba.njit(cache=True)
+def _is_normal(url: U8, at: int, end: int) -> bool:
+    """Return whether a URL is normal: plain host, no port, dots within names, known escapes."""
+    begin = _nth_slash(url, at, end, 2) + 1
+    if not (begin - at == 7 or begin - at == 8) or not _is_http(url, at, begin):
+        return False
+    at = _end_of_host(url, begin, end)
+    if at < 0:
+        return False
+    before, in_query = _SLASH, False
+    while at < end:
+        byte = url[at]
+        kind = _KINDS[byte]
+        if byte == _PERCENT:
+            if not _stays(url, at, end, _STAY_IN_QUERY if in_query else _STAY_IN_PATH):
+                return False
+            at += 2
+        elif in_query:
+            if kind == 0:
+                return False
+        elif byte == _QUERY:
+            in_query = True
+            if at + 1 == end:
+                return False
+        elif kind == _ALSO_IN_QUERY:
+            if byte == _DOT and (before in (_SLASH, _DOT)):
+                return False
+        elif kind == 0:
+            return False
+        before = byte
+        at += 1
+    return True
+
+
+@numba.njit(cache=True, inline="always")
+def _is_http(url: U8, at: int, end: int) -> bool:
+    for k in range(end - at):  # noqa: SIM110 - numba inlines no generators
+        if url[at + k] != (_HTTPS[k] if end - at == 8 else _HTTP[k]):
+            return False
+    return True
+
+
+@numba.njit(cache=True, inline="always")
+def _end_of_host(url: U8, at: int, end: int) -> int:
+    """Return where the path of a URL with a plain host begins; -1 if it has none."""
+    part, letters, dots = 0, True, 0  # of the host's last part: its length, whether of letters only
+    while at < end and url[at] != _SLASH:
+        byte = url[at]
+        if byte in (_DOT, _HYPHEN):
+            if part == 0:
+                return -1
+            dots = 0 if byte == _HYPHEN else 1
+            part, letters = 0, True
+        elif 97 <= byte <= 122:
+            part += 1
+        elif 48 <= byte <= 57:
+            part, letters = part + 1, False
+        else:
+            return -1
+        at += 1
+    return at if at < end and dots and letters and part > 1 else -1
+
+
+@numba.njit(cache=True, inline="always")
+def _stays(url: U8, at: int, end: int, stay: npt.NDArray[np.bool_]) -> bool:
+    """Return whether an escape in capitals begins here that must stay."""
+    if at + 2 >= end or url[at + 1] > 70 or url[at + 2] > 70:
+        return False
+    high, low = _digit(url[at + 1]), _digit(url[at + 2])
+    return high >= 0 and low >= 0 and stay[high * 16 + low]

@@ -235,9 +235,11 @@ class _Batch:
         for _, why in bad:
             collector.reject(Reason.BAD_URL, f"of the page: {why}", None)
         bases = urls.to_pylist()
-        for at in np.flatnonzero(rows[:, BASE]).tolist():
+        based = np.flatnonzero(rows[:, BASE])
+        said = self._strings(rows[based], BASE).to_pylist()
+        for at, base in zip(based.tolist(), said, strict=True):
             with contextlib.suppress(BadUrlError, TypeError):
-                bases[at] = resolve(self._strings(rows[[at]], BASE)[0].as_py(), bases[at])
+                bases[at] = resolve(base, bases[at])
         license_urls = [
             license_of(links[number], base) if number in links and base else None
             for number, base in zip(numbers.tolist(), bases, strict=True)
@@ -256,7 +258,9 @@ class _Batch:
         return _unescaped(found) if self._escaped else found
 
     def _url(self, number: int) -> str | None:
-        return self._strings(self._records[[number]], URL)[0].as_py() or None
+        row = self._records[number]
+        url = bytes(self._data[row[URL] : row[URL + 1]]).decode("utf-8", "replace")
+        return url or None
 
 
 def _runs(numbers: list[int]) -> Iterator[tuple[int, list[int]]]:

@@ -134,9 +134,6 @@ _OPT_OUT_HEADERS = tuple(
 _OPT_OUT_METAS = tuple(
     np.frombuffer(name, np.uint8) for name in (b"robots", TOKEN.encode(), b"tdm-reservation")
 )
-_LINK_KEYS = tuple(
-    np.uint64(int.from_bytes(key, "big")) for key in (b"path", b"url", b"alt", b"title", b"rel")
-)
 _IMG = np.frombuffer(b"IMG@/src", np.uint8)
 _CREATIVE_COMMONS = np.frombuffer(b"creativecommons.org/", np.uint8)
 _LICENSE = np.frombuffer(b"license", np.uint8)
@@ -197,14 +194,6 @@ def _scan(data: U8, offsets: I64, found: _Found) -> tuple[int, int]:
                 else:
                     role, expected = stack[depth], _A_VALUE
             elif byte == _OBJECT and expected <= _A_VALUE_OR_END and depth < _MAX_DEPTH - 1:
-                if role == _LINK:
-                    link[:] = 0
-                    plain_end = _walk_plain_link(data, at, end, link)
-                    if plain_end >= 0:
-                        pictures, signals = _take_link(number, link, data, found, pictures, signals)
-                        at = plain_end + 1
-                        expected = _WHAT_FOLLOWS
-                        continue
                 depth += 1
                 is_object[depth] = True
                 stack[depth] = role if role <= _HEAD or role >= _META else _OTHER
@@ -224,7 +213,17 @@ def _scan(data: U8, offsets: I64, found: _Found) -> tuple[int, int]:
                 if depth == 0 or not is_object[depth]:
                     break
                 if stack[depth] == _LINK:
-                    pictures, signals = _take_link(number, link, data, found, pictures, signals)
+                    if _is(data, link[0], link[1], _IMG):
+                        row = found.pictures[pictures]
+                        row[0] = number
+                        row[1:] = link[2:8]
+                        pictures += 1
+                    elif _may_be_license(data, link):
+                        signals = _signal(
+                            found.signals,
+                            signals,
+                            (number, LINK, link[8], link[9], link[2], link[3]),
+                        )
                 elif stack[depth] == _META and _addresses_us(data, link[0], link[1]):
                     signals = _signal(
                         found.signals, signals, (number, META, link[0], link[1], link[2], link[3])
@@ -244,51 +243,6 @@ def _scan(data: U8, offsets: I64, found: _Found) -> tuple[int, int]:
                 expected = _WHAT_FOLLOWS
             at += 1
         record[VALID] = at == end and depth == 0 and expected == _WHAT_FOLLOWS
-    return pictures, signals
-
-
-@numba.njit(cache=True, inline="always")
-def _walk_plain_link(data: U8, at: int, end: int, link: I64) -> int:
-    """Return where a link's object ends (its brace) if all in it are strings, without white space.
-
-    So extractors write them, and most of a file is links. For others return -1; nothing but
-    ``link`` has changed then.
-    """
-    while at + 1 < end and data[at + 1] == _QUOTE:
-        at += 2
-        key = np.uint64(0)
-        while at < end and data[at] != _QUOTE and data[at] != _BACKSLASH:
-            key = key << np.uint64(8) | np.uint64(data[at])
-            at += 1
-        if at + 2 >= end or data[at + 1] != _COLON or data[at + 2] != _QUOTE:
-            return -1
-        start = at + 3
-        at = _string_end(data, start, end)
-        if at < 0 or at + 1 >= end:
-            return -1
-        for place in range(5):
-            if key == _LINK_KEYS[place]:
-                link[2 * place], link[2 * place + 1] = start, at
-        at += 1
-        if data[at] != _COMMA:
-            return at if data[at] == _END_OBJECT else -1
-    return -1
-
-
-@numba.njit(cache=True, inline="always")
-def _take_link(
-    number: int, link: I64, data: U8, found: _Found, pictures: int, signals: int
-) -> tuple[int, int]:
-    """Keep a link if it is a picture, or may be to a licence; return how many there are of each."""
-    if _is(data, link[0], link[1], _IMG):
-        row = found.pictures[pictures]
-        row[0] = number
-        for k in range(6):
-            row[k + 1] = link[k + 2]
-        return pictures + 1, signals
-    if _may_be_license(data, link):
-        row = (number, LINK, link[8], link[9], link[2], link[3])
-        signals = _signal(found.signals, signals, row)
     return pictures, signals
 
 
