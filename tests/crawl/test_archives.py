@@ -254,6 +254,19 @@ def test_same_bytes_in_bounded_batches(tmp_path: Path, monkeypatch: pytest.Monke
     assert [b.num_rows for b in batches] == [2, 2, 1]
 
 
+def test_a_page_that_is_all_captions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page's pictures are written in several batches if their texts are too much for one."""
+    monkeypatch.setattr(candidates, "BATCH_CHARS", 1000)
+    pictures = "".join(f"<img src={n}.jpg>" for n in range(50))
+    body = f"<figure>{pictures}<figcaption>{'long ' * 60}</figcaption></figure>".encode()
+    _, found, _ = crawl(tmp_path, member(record(0, body)) + member(record(99)))
+    assert found.num_rows == 51
+    assert len(set(found["url"].to_pylist())) == 51
+    assert found["page_url"].to_pylist() == ["http://h.example/0"] * 50 + ["http://h.example/99"]
+    batches = storage.read_batches(str(tmp_path / "g0/candidates/warc-00000.arrow"))
+    assert max(batch.num_rows for batch in batches) < 10
+
+
 def test_pieces(tmp_path: Path) -> None:
     """Each file that the paths name or match is a piece; a missing one is an error."""
     for name in ("b.warc.gz", "a.warc.gz"):

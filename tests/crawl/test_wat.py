@@ -146,6 +146,14 @@ def test_character_references(tmp_path: Path) -> None:
     assert found["text"].to_pylist() == ["write &amp; for and"]
 
 
+@pytest.mark.parametrize("info", [b"", b"Extracted-Date: some day\r\n\r\n", b"\xff: x\r\n"])
+def test_a_file_that_does_not_say_when_it_was_made(tmp_path: Path, info: bytes) -> None:
+    """It is taken for one of today's, and its first record for no page."""
+    _, found, rejected = crawl(tmp_path, page([image("c.jpg", alt="a &amp; b")]), info=info)
+    assert found["text"].to_pylist() == ["a &amp; b"]
+    assert rejected.num_rows == 0
+
+
 @pytest.mark.parametrize(
     ("more", "reason", "detail"),
     [
@@ -198,13 +206,16 @@ def test_license(tmp_path: Path) -> None:
         ([about], {}, None),
         ([plain], {"head": head}, "http://h.example/head"),
     ):
-        _, found, _ = crawl(tmp_path, page([*links, image("c.jpg", alt="x")], **more))
+        told: dict[str, Any] = {**more}
+        _, found, _ = crawl(tmp_path, page([*links, image("c.jpg", alt="x")], **told))
         assert found["license"].to_pylist() == [expected]
 
 
 def test_what_is_no_page(tmp_path: Path) -> None:
     """Requests are passed over; answers that are no success, or no HTML, are counted."""
-    request = {"Envelope": {"Payload-Metadata": {"HTTP-Request-Metadata": {"Headers": {}}}}}
+    request: dict[str, Any] = {
+        "Envelope": {"Payload-Metadata": {"HTTP-Request-Metadata": {"Headers": {}}}}
+    }
     done, found, rejected = crawl(
         tmp_path,
         request,
@@ -348,7 +359,7 @@ def images_of(document: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
     html = document["Envelope"]["Payload-Metadata"]["HTTP-Response-Metadata"]["HTML-Metadata"]
     for link in html["Links"]:
         if link["path"] == "IMG@/src":
-            yield tuple(link.get(key, "") for key in ("url", "alt", "title"))  # type: ignore[misc]
+            yield link.get("url", ""), link.get("alt", ""), link.get("title", "")
 
 
 @settings(max_examples=200)

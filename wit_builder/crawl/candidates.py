@@ -159,16 +159,14 @@ class Collector:
         # No rows: there is no pair to speak of, and most pictures of the web have no text.
         if page.without_text:
             self.counts[f"rejected:{Reason.NO_TEXT}"] += page.without_text
-        if not page.pairs:
-            return
-        number = len(self._pages)
-        self._pages.append(
-            (page.base, source.page_url, page.license, source.archive, source.found_at)
-        )
-        self._pairs += [(p.href, p.text, p.text_from.value, number) for p in page.pairs]
-        self._chars += sum(len(p.href) + len(p.text) for p in page.pairs)
-        if len(self._pairs) >= BATCH_ROWS or self._chars >= BATCH_CHARS:
-            self._flush_pages()
+        told = (page.base, source.page_url, page.license, source.archive, source.found_at)
+        for href, text, text_from in page.pairs:
+            if len(self._pairs) >= BATCH_ROWS or self._chars >= BATCH_CHARS:
+                self._flush_pages()
+            if not self._pages or self._pages[-1] is not told:
+                self._pages.append(told)
+            self._pairs.append((href, text, text_from.value, len(self._pages) - 1))
+            self._chars += len(href) + len(text)
 
     def _flush_pages(self) -> None:
         if self._pairs:

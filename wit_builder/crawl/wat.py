@@ -14,6 +14,7 @@ import itertools
 from collections.abc import Iterator
 from email.utils import parsedate_to_datetime
 from functools import partial
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -28,7 +29,7 @@ from wit_builder.crawl.columns import I64, collapse, normalise_urls
 from wit_builder.crawl.json_strings import strings
 from wit_builder.crawl.licenses import license_of
 from wit_builder.crawl.listings import archives
-from wit_builder.crawl.records import Rejected, records
+from wit_builder.crawl.records import Read, Rejected, records
 from wit_builder.crawl.urls import BadUrlError, resolve
 from wit_builder.crawl.wat_json import (
     ALT,
@@ -91,7 +92,7 @@ def run(job: WatJob) -> Done:
     published: list[Published] = []
     with collecting(job.output, published) as collector:
         reader = _Reader(collector, storage.name_of(job.place))
-        for found in records(job.place, WarcRecordType.metadata | WarcRecordType.warcinfo, _read):
+        for found in records(job.place, _TYPES, _READ):
             if isinstance(found, Rejected):
                 collector.reject(found.reason, found.detail, found.url)
             else:
@@ -100,11 +101,24 @@ def run(job: WatJob) -> Done:
     return done(collector, published)
 
 
-def _read(record: WarcRecord) -> bytes | Rejected:
+class _Extractor(NamedTuple):
+    """What a ``warcinfo`` record tells of who wrote the file."""
+
+    escapes: bool
+
+
+def _read(record: WarcRecord) -> bytes | _Extractor | Rejected:
     if record.content_length > _MAX_RECORD_BYTES:
         url = record.headers.get("WARC-Target-URI")
         return Rejected(Reason.TOO_LARGE_HTML, f"more than {_MAX_RECORD_BYTES} bytes", url)
-    return bytes(record.reader.read())
+    payload = bytes(record.reader.read())
+    if record.record_type == WarcRecordType.warcinfo:
+        return _Extractor(_escapes(payload.decode("utf-8", "replace")))
+    return payload
+
+
+_TYPES = WarcRecordType.metadata | WarcRecordType.warcinfo
+_READ: Read[bytes | _Extractor] = _read
 
 
 class _Reader:
@@ -116,10 +130,11 @@ class _Reader:
         self._bytes = 0
         self._escaped = False
 
-    def take(self, payload: bytes) -> None:
-        """Take the content of a ``metadata`` or ``warcinfo`` record."""
-        if payload[:1] != b"{" and (extracted := _extracted(payload)):
-            self._escaped = extracted < _UNESCAPED_SINCE
+    def take(self, payload: bytes | _Extractor) -> None:
+        """Take what a record tells."""
+        if isinstance(payload, _Extractor):
+            self.flush()
+            self._escaped = payload.escapes
             return
         self._held.append(payload)
         self._bytes += len(payload)
@@ -135,17 +150,15 @@ class _Reader:
         self._held, self._bytes = [], 0
 
 
-def _extracted(payload: bytes) -> tuple[int, int] | None:
-    """Return year and month of the extraction that a ``warcinfo`` record tells of."""
-    for line in payload.decode("utf-8", "replace").splitlines():
+def _escapes(info: str) -> bool:
+    """Return whether an extractor left character references, going by its date."""
+    for line in info.splitlines():
         name, _, value = line.partition(":")
         if name.strip().lower() == "extracted-date":
-            try:
+            with contextlib.suppress(ValueError):
                 date = parsedate_to_datetime(value.strip())
-            except ValueError:
-                return None
-            return date.year, date.month
-    return None
+                return (date.year, date.month) < _UNESCAPED_SINCE
+    return False
 
 
 class _Batch:
