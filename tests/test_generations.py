@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from tests.small_web import CAP, SmallWeb, shards_of
 from wit_builder import generations, pipeline, recipe, storage, units
 from wit_builder.crawl.candidates import Output, Piece
-from wit_builder.errors import StorageError
+from wit_builder.errors import RecipeError, StorageError
 from wit_builder.report.summary import read_summary
 from wit_builder.sections import Recipe, TablesSource
 
@@ -20,11 +20,11 @@ def piece(key: str, kind: str = "warc") -> Piece:
     return Piece(kind, key, [key], lambda output: output)
 
 
-def names(found: list[list[Piece]]) -> list[list[str]]:
-    return [[p.key for p in some] for some in found]
+def names(found: list[list[Piece | None]]) -> list[list[str | None]]:
+    return [[p and p.key for p in some] for some in found]
 
 
-def of_run(root: Path, keys: str, packed: str = "") -> list[list[str]]:
+def of_run(root: Path, keys: str, packed: str = "") -> list[list[str | None]]:
     found = generations.of_run(str(root), [piece(k) for k in keys], lambda g: g in packed.split())
     return names(found)
 
@@ -39,18 +39,44 @@ def test_later_archives_make_the_next_generation(tmp_path: Path) -> None:
     assert of_run(tmp_path, "fedcba", "g0 g1 g2") == [["a", "b", "c"], ["d", "e"], ["f"]]
 
 
-def test_archives_that_the_recipe_drops_leave_their_generation(tmp_path: Path) -> None:
-    """A generation that is left without any ends there, and those after it are made anew."""
+def test_archives_that_the_recipe_drops_leave_their_place(tmp_path: Path) -> None:
+    """Others keep their places, which name their units; a generation without any ends there."""
+    assert of_run(tmp_path, "abc") == [["a", "b", "c"]]
+    assert of_run(tmp_path, "ac") == [["a", None, "c"]]
+    assert of_run(tmp_path, "acd") == [["a", None, "c", "d"]]
+    for folder in ("g0", "units/g0"):
+        storage.publish_bytes(str(tmp_path / folder / "x"), b"")
+    assert of_run(tmp_path, "xy") == [["x", "y"]]
+
+
+def test_an_unpacked_generation_without_archives_ends(tmp_path: Path) -> None:
+    """What it had made is removed."""
+    of_run(tmp_path, "a")
+    of_run(tmp_path, "ab", "g0")
+    for folder in ("g0", "g1", "units/g0", "units/g1"):
+        storage.publish_bytes(str(tmp_path / folder / "x"), b"")
+    assert of_run(tmp_path, "a", "g0") == [["a"]]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["g0", "generations.json", "units"]
+    assert [p.name for p in (tmp_path / "units").iterdir()] == ["g0"]
+
+
+def test_what_is_packed_loses_no_archive_in_silence(tmp_path: Path) -> None:
+    """A recipe that does not name an archive of a packed generation is refused, and told how."""
     of_run(tmp_path, "ab")
     of_run(tmp_path, "abc", "g0")
-    of_run(tmp_path, "abcd", "g0 g1")
-    for number in range(3):
-        storage.publish_bytes(str(tmp_path / f"g{number}" / "x"), b"")
-        storage.publish_bytes(str(tmp_path / "units" / f"g{number}" / "x"), b"")
-    assert of_run(tmp_path, "bd", "g0 g1 g2") == [["b"], ["d"]]
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["g0", "g1", "generations.json", "units"]
-    assert of_run(tmp_path, "xy", "g0 g1") == [["x", "y"]]
-    assert sorted(p.name for p in (tmp_path / "units").iterdir()) == ["g0"]
+    for keys in ("bc", "c", "x"):
+        with pytest.raises(RecipeError, match=r"g0 has shards already.*is [a].*remove .*g0/shards"):
+            of_run(tmp_path, keys, "g0")
+    assert of_run(tmp_path, "abc", "g0") == [["a", "b"], ["c"]]
+
+
+def test_a_moved_archive_is_known_again(tmp_path: Path) -> None:
+    """Its identity tells, wherever it lies now."""
+    there = [Piece("warc", f"old/{k}", [k], lambda output: output) for k in "ab"]
+    generations.of_run(str(tmp_path), there, lambda _: False)
+    here = [Piece("warc", f"new/{k}", [k], lambda output: output) for k in "cba"]
+    found = generations.of_run(str(tmp_path), here, lambda g: g == "g0")
+    assert names(found) == [["new/a", "new/b"], ["new/c"]]
 
 
 def test_kinds_are_told_apart(tmp_path: Path) -> None:

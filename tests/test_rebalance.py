@@ -49,9 +49,9 @@ def given(folder: Path) -> str:
         sample(f"{i:09d}", body, f"{text}, number {i}", **_metadata(i))
         for i, (body, text) in enumerate(zip(pictures(), TEXTS, strict=True))
     ]
-    write(folder / "00000.tar", *made[0::2])
-    write(folder / "00001.tar", *made[1::2])
-    return f"{folder}/{{00000..00001}}.tar"
+    write(folder / "cc" / "00000.tar", *made[0::2])
+    write(folder / "cc" / "00001.tar", *made[1::2])
+    return f"{folder}/cc/{{00000..00001}}.tar"
 
 
 def _metadata(number: int) -> dict[str, str]:
@@ -87,7 +87,7 @@ def test_balanced_anew_with_nobody_asked(samples: list[Sample], tmp_path: Path) 
         text, number = metadata["caption"].rsplit(" ", 1)
         assert found.members["jpg"] == given_pictures[int(number)]
         assert text == f"{TEXTS[int(number)]}, number"
-        shard = f"wds:00001.tar/{int(number):09d}"
+        shard = f"wds:cc/00001.tar/{int(number):09d}"
         assert metadata["url"] == _metadata(int(number)).get("url", shard)
 
 
@@ -114,9 +114,9 @@ def test_started_again(samples: list[Sample], tmp_path: Path) -> None:
     """A shard that changed is read anew; starting again without a change does nothing."""
     markers = sorted((tmp_path / "built" / "units").rglob("*.json"))
     before = [m.stat().st_mtime_ns for m in markers]
-    paths = f"{tmp_path}/given/{{00000..00001}}.tar"
+    paths = f"{tmp_path}/given/cc/{{00000..00001}}.tar"
     assert build(tmp_path / "built", paths) == samples
     assert [m.stat().st_mtime_ns for m in markers] == before
-    write(tmp_path / "given" / "00001.tar", sample("0", jpeg(64, 64), "a horse"))
+    write(tmp_path / "given" / "cc" / "00001.tar", sample("0", jpeg(64, 64), "a horse"))
     found = build(tmp_path / "built", paths)
     assert any(s.members["txt"] == b"a horse" for s in found)

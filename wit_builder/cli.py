@@ -241,6 +241,7 @@ def report(
     from wit_builder.report import summary
 
     if again:
+        summary.refuse_unbuilt(root)
         _build(storage.join(root, "recipe.toml"), root, how, "report")
     if how.json:
         print(storage.read_bytes(storage.join(root, "report", "summary.json")).decode())

@@ -9,6 +9,8 @@ may not be.
 
 from __future__ import annotations
 
+import contextlib
+import re
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -19,12 +21,13 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from wit_builder import storage
+from wit_builder import generations, storage
 from wit_builder.crawl import site, sources
 from wit_builder.crawl.candidates import Output, Piece
 from wit_builder.curate import matching
-from wit_builder.errors import RecipeError
+from wit_builder.errors import GoneError, RecipeError
 from wit_builder.fetch.route import owners
+from wit_builder.generations import unit_name
 from wit_builder.queries import build as queries
 from wit_builder.sections import Recipe, SiteSource
 from wit_builder.units import Done, Marker
@@ -112,7 +115,7 @@ def estimate(recipe: Recipe, root: str | None = None, sample: int = 1) -> Estima
         )
     pieces = sources.pieces(recipe.crawl, recipe.fetch, {})
     with tempfile.TemporaryDirectory(prefix="wit-") as folder:
-        sampled = _Sample(recipe, root, folder)
+        sampled = _Sample(recipe, root, folder, pieces)
         costs = [
             sampled.cost(kind, [p for p in pieces if p.kind == kind], sample)
             for kind in dict.fromkeys(piece.kind for piece in pieces)
@@ -128,8 +131,11 @@ def estimate(recipe: Recipe, root: str | None = None, sample: int = 1) -> Estima
 class _Sample:
     """Archives that are read to see what they take; the domains of what was found."""
 
-    def __init__(self, recipe: Recipe, root: str | None, folder: str) -> None:
+    def __init__(
+        self, recipe: Recipe, root: str | None, folder: str, pieces: Sequence[Piece]
+    ) -> None:
         self._recipe, self._root, self._folder = recipe, root, folder
+        self._keys = {piece.key for piece in pieces}
         self._list = storage.join(root, queries.LIST) if root else ""
         self._has_list = bool(root) and storage.exists(self._list)
         self._owners: list[pa.Array] = []
@@ -148,8 +154,12 @@ class _Sample:
         """Return what the run's done units of a stage took."""
         if not self._root:
             return None
-        urls = storage.list_files(storage.join(self._root, "units", "g0", stage), ".json")
-        ours = [url for url in urls if storage.name_of(url).startswith(f"{kind}-")]
+        ours = [
+            storage.join(self._root, "units", f"g{number}", stage, unit_name(kind, place) + ".json")
+            for number, places in enumerate(generations.recorded(self._root))
+            for place, known in enumerate(places)
+            if known and known.kind == kind and known.key in self._keys
+        ]
         markers = [msgspec.json.decode(d, type=Marker) for d in storage.read_many(ours).values()]
         return _rate([(marker.seconds, marker) for marker in markers if marker.digest])
 
@@ -209,9 +219,12 @@ def _spread(pieces: Sequence[Piece], count: int) -> list[Piece]:
 
 def _bytes(pieces: Sequence[Piece]) -> int:
     """Return the bytes of all files; a file that several pieces share is counted once."""
-    places = list(dict.fromkeys(piece.key.partition("#")[0] for piece in pieces))
-    some = places[:: max(1, len(places) // _SIZES_LOOKED_UP)]
-    return round(sum(map(storage.size_of, some)) * len(places) / len(some))
+    places = list(dict.fromkeys(re.sub(r"#\d+-\d+$", "", piece.key) for piece in pieces))
+    sizes = []
+    for place in places[:: max(1, len(places) // _SIZES_LOOKED_UP)]:
+        with contextlib.suppress(GoneError):  # a few of a listing may be gone
+            sizes.append(storage.size_of(place))
+    return round(sum(sizes) * len(places) / max(1, len(sizes)))
 
 
 def _measured(work: Callable[[], Done]) -> tuple[float, Done]:
@@ -250,7 +263,8 @@ def lines(found: Estimate, cores: int) -> list[tuple[str, str]]:
     rows.append(("core-hours, match", _number(hours["match"]) if known else _NO_LIST))
     rows.append((f"hours on {cores} cores", _number(sum(hours.values()) / cores)))
     if found.requests is not None:
-        rows.append(("pictures to ask for", f"at most {found.requests:,} in the first round"))
+        beside = ", not counting sites" if found.pages else ""
+        rows.append(("pictures to ask for", f"at most {found.requests:,} in round 1{beside}"))
     if found.days:
         rows.append(("slowest domain", f"{found.slowest_domain}: {_number(found.days)} days"))
     return rows

@@ -21,11 +21,12 @@ from wit_builder.curate import dedup, draw, matching, repeats
 from wit_builder.errors import QueryListError, RejectionFloodError
 from wit_builder.fetch import route
 from wit_builder.fetch import run as fetch
+from wit_builder.generations import unit_name
 from wit_builder.pack import plan, scatter, shard
 from wit_builder.queries import build as queries
-from wit_builder.sections import Recipe
+from wit_builder.sections import FetchSection, Recipe
 from wit_builder.tables import Reason
-from wit_builder.units import Marker, Run, Stage, Unit, total
+from wit_builder.units import Marker, Run, Stage, Unit
 
 
 @dataclass
@@ -36,7 +37,7 @@ class Generation:
         recipe: what to build.
         run: where, and who does the work.
         queries: the query list.
-        pieces: of the archives and sites that make this generation.
+        pieces: of the archives and sites that make this generation; None where one was.
         name: ``g0``, ``g1``, ...: its folder.
         earlier: the generations before it, all done: what they have is not asked for again.
         loopback: host pattern -> ``127.0.0.1:PORT``, for tests and the demo only.
@@ -45,7 +46,7 @@ class Generation:
     recipe: Recipe
     run: Run
     queries: Marker
-    pieces: Sequence[Piece]
+    pieces: Sequence[Piece | None]
     name: str = "g0"
     earlier: Sequence[Generation] = ()
     loopback: dict[str, str] = field(default_factory=dict)
@@ -98,22 +99,35 @@ class Generation:
         found: list[Marker] = []
         for kind, read in sources.READ.items():
             units = []
-            for number, piece in enumerate(p for p in self.pieces if p.kind == kind):
-                name = f"{kind}-{number:05d}"
-                units.append(Unit(name, piece.inputs, piece.job(Output.of(self.place(), name))))
+            for place, piece in enumerate(self.pieces):
+                if piece is not None and piece.kind == kind:
+                    name = unit_name(kind, place)
+                    units.append(Unit(name, piece.inputs, piece.job(Output.of(self.place(), name))))
             settings = sources.settings(kind, self.recipe.crawl, self.recipe.fetch)
-            found += self._do(Stage(f"crawl-{kind}", read, units, settings))
-        self._refuse_missing(total(found).get(f"rejected:{Reason.ARCHIVE_MISSING}", 0))
+            stage = Stage(f"crawl-{kind}", read, units, settings)
+            if units:
+                found += self._do(stage)
+            else:
+                self.run.retire(stage.name, self.name)
+        self._refuse_missing([m for m in found if m.counts.get(_MISSING)])
         return found
 
-    def _refuse_missing(self, missing: int) -> None:
-        if missing > self.recipe.crawl.max_missing_share * len(self.pieces):
-            raise RejectionFloodError(
-                f"{missing} of {len(self.pieces)} files are not there, or vanished",
-                where=self.place("rejected"),
-                fix="correct crawl.sources (is base right?), or raise crawl.max_missing_share; to "
-                f"try them again, remove {self.place().rpartition('/')[0]}/units/{self.name} first",
-            )
+    def _refuse_missing(self, missing: list[Marker]) -> None:
+        """Stop if too many archives of the run are not there; the next start looks for them again.
+
+        Raises:
+            RejectionFloodError: more than the recipe's share of them.
+        """
+        archives = sum(len(generation.pieces) for generation in [*self.earlier, self])
+        if len(missing) <= self.recipe.crawl.max_missing_share * archives:
+            return
+        for marker in missing:
+            self.run.forget(f"crawl-{marker.unit.rpartition('-')[0]}", marker.unit, self.name)
+        raise RejectionFloodError(
+            f"{len(missing)} of {archives} files are not there, or vanished",
+            where=self.place("rejected"),
+            fix="correct crawl.sources (is base right?), or raise crawl.max_missing_share",
+        )
 
     # --- what contains a query, once per URL --------------------------------
 
@@ -121,8 +135,9 @@ class Generation:
     def matched(self) -> list[Marker]:
         """Pairs whose text contains a query, one per URL, a table per bucket."""
         files, inputs = self._exchanged("match", self.matching, self.recipe.buckets)
-        repeated = self._repeated()
-        earlier = [marker for generation in self.earlier for marker in generation.matched]
+        repeated = self.repeated
+        earlier = [m for generation in self.earlier for m in generation.matched]
+        earlier += [m for generation in self.earlier for m in generation.repeated]
         inputs = inputs + [m.identity for m in [*repeated, *earlier]]
         units = []
         for bucket in range(self.recipe.buckets):
@@ -133,13 +148,19 @@ class Generation:
                 seed=self.recipe.seed,
                 out=self.place("matched", f"{name}.parquet"),
                 rejected=self.place("rejected", f"dedup-{name}.parquet"),
-                repeated=self._urls(repeated, ".parquet"),
+                repeated=[u for g in [*self.earlier, self] for u in g.repeated_tables],
                 earlier=[g.place("matched", f"{name}.parquet") for g in self.earlier],
             )
             units.append(Unit(name, inputs, job))
         return self._do(Stage("dedup", dedup.run, units, self.recipe.seed))
 
-    def _repeated(self) -> list[Marker]:
+    @property
+    def repeated_tables(self) -> list[str]:
+        """The places of the tables of ``repeated``."""
+        return self._urls(self.repeated, ".parquet")
+
+    @cached_property
+    def repeated(self) -> list[Marker]:
         """Texts that come with too many URLs, a table per bucket; none if any number will do."""
         limit, buckets = self.recipe.match.max_urls_per_text, self.recipe.buckets
         if not limit:
@@ -297,6 +318,7 @@ class Generation:
         inputs = [self.queries.identity, self.kept.identity]
         if not self.samples:
             if any(generation.samples for generation in self.earlier):
+                self._unpack()
                 return None
             raise QueryListError(
                 "no pair was kept: no text contains a query, or no picture could be had",
@@ -334,6 +356,13 @@ class Generation:
         leftovers.remove(self.place(), self.markers)
         return finished
 
+    def _unpack(self) -> None:
+        """Remove the shards that an earlier build of this generation has packed."""
+        for stage in ("pack-finish", "pack", "pack-scatter", "pack-scatter-merge"):
+            self.run.retire(stage, self.name)
+        storage.remove(self.place("shards"))
+        leftovers.remove(self.place(), self.markers)
+
     def _scatter(self, kept: str, shards: int, inputs: list[str]) -> list[Marker]:
         units = []
         parts = [(m, url) for r in self.rounds for m in r for url in self._urls([m], ".parquet")]
@@ -353,10 +382,11 @@ class Generation:
 
     @cached_property
     def _lineage(self) -> str:
-        """A digest of what made this generation: of the recipe's sources, its own archives."""
+        """A digest of what decides this generation's bytes: settings, and its own archives."""
         crawl = replace(self.recipe.crawl, sources=[])
-        archives = [(piece.kind, storage.name_of(piece.key)) for piece in self.pieces]
-        return recipes.digest([recipes.lineage(replace(self.recipe, crawl=crawl)), archives])
+        settings = replace(self.recipe, name="", crawl=crawl, fetch=FetchSection())
+        archives = sorted((p.kind, storage.name_of(p.key)) for p in self.pieces if p)
+        return recipes.digest([recipes.lineage(settings), archives])
 
     def _finish(self, packed: list[Marker]) -> Marker:
         job = shard.FinishJob(
@@ -371,6 +401,7 @@ class Generation:
         return self._do(Stage("pack-finish", shard.finish, [unit], settings))[0]
 
 
+_MISSING = f"rejected:{Reason.ARCHIVE_MISSING}"
 _STAGES_OF_A_ROUND = ("draw", "select", "route", "fetch")
 _FORGOTTEN_ROUNDS = 8
 """Rounds past the last one whose leftovers of an earlier, longer build are looked for."""

@@ -106,13 +106,23 @@ def _apply(data: dict[str, Any], override: str) -> None:
         raise RecipeError(
             "not of the form key.path=value", where=f"--set {override}", fix="e.g. --set seed=1"
         )
+    at: Any = data
     for key in keys[:-1]:
-        data = data.setdefault(key, {})
-        if not isinstance(data, dict):
+        at = at.setdefault(key, {}) if isinstance(at, dict) else _item(at, key)
+        if not isinstance(at, dict | list):
             raise RecipeError(
                 f"{key} is not a section", where=f"--set {override}", fix="check the path"
             )
-    data[keys[-1]] = _value(text.strip())
+    if not isinstance(at, dict):
+        raise RecipeError(
+            f"{keys[-2]} is a list", where=f"--set {override}", fix="e.g. crawl.sources.0.sample=1"
+        )
+    at[keys[-1]] = _value(text.strip())
+
+
+def _item(items: list[Any], key: str) -> Any:
+    """Return an item of a list, counted from 0; None if there is none."""
+    return items[int(key)] if key.isdecimal() and int(key) < len(items) else None
 
 
 def _value(text: str) -> Any:

@@ -58,7 +58,12 @@ def name_of(url: str) -> str:
 
 def redact(url: str) -> str:
     """Return the place with credentials and query strings (signed URLs) blanked out."""
-    return re.sub(r"\?.*", "?...", re.sub(r"://[^/@]*@", "://***@", url))
+    return re.sub(r"\?.*", "?...", redact_credentials(url))
+
+
+def redact_credentials(url: str) -> str:
+    """Return the URL with user name and password blanked out."""
+    return re.sub(r"://[^/?#]*@", "://***@", url)
 
 
 def refuse_credentials(url: str) -> None:

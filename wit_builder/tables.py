@@ -115,7 +115,7 @@ QUERIES = pa.schema(
 )
 
 _FOUND_FIELDS = [
-    _field("url", pa.string(), "URL of the image, normalised; wds:SHARD/KEY if none is known"),
+    _field("url", pa.string(), "URL of the image, normalised; wds:FOLDER/SHARD/KEY if unknown"),
     _field("text", pa.string(), "the text as found, white space collapsed"),
     _field("text_from", pa.string(), "alt, title, figcaption or given"),
     _field("page_url", pa.string(), "page it stood on", nullable=True),

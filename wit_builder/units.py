@@ -230,6 +230,10 @@ class Run:
         """Remove what a stage left behind that this recipe does not have any more."""
         self._retire(storage.join(self.root, "units", generation, stage), keep={})
 
+    def forget(self, stage: str, unit: str, generation: str = "g0") -> None:
+        """Let a unit be done anew next time."""
+        storage.remove(storage.join(self.root, "units", generation, stage, f"{unit}.json"))
+
     def _done(self, tasks: Sequence[Task]) -> dict[str, Marker]:
         markers = {t.unit.name: t.before for t in tasks if t.before and t.before.digest == t.digest}
         present = self._sizes({o.url for m in markers.values() for o in m.outputs})

@@ -336,3 +336,10 @@ def test_an_archive_that_was_never_there(tmp_path: Path) -> None:
     assert done.counts == {"candidates": 0, "pages": 0, "rejected:archive_missing": 1}
     (row,) = pq.read_table(job.output.rejections).to_pylist()
     assert row["url"] == job.place
+
+
+def test_a_file_of_another_kind_is_an_error(tmp_path: Path) -> None:
+    """A file without any response, such as a WAT, is not taken for an archive without pages."""
+    metadata = record(0, b"{}", kind="metadata")
+    with pytest.raises(ArchiveError, match=r"without a record .*'wat'"):
+        crawl(tmp_path, member(metadata) + member(metadata))

@@ -10,6 +10,7 @@ import json
 import pickle
 import shutil
 import tempfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -537,7 +538,31 @@ def test_missing_column_names_those_there(tmp_path):
     assert "columns there: URL, n" in refusal(table_at(tmp_path, {"URL": ["x"], "n": [1]}))
     assert "columns there: a, b" in refusal(written(tmp_path, "b.tsv", ""), columns=["a", "b"])
     assert "columns there: url, text" in refusal(written(tmp_path, "a.txt", ""), license="by")
-    assert "columns there: none" in refusal(written(tmp_path, "a.csv", b""))
+    assert "columns there: ," in refusal(written(tmp_path, "c.tsv", "\t\n"))
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.csv.gz", "a.tsv.bz2", "a.csv.zst"])
+def test_empty_list(tmp_path, name):
+    """A list with nothing in it, not even names of columns, is an error that says so."""
+    pack = PACKERS["".join(Path(name).suffixes[1:])]
+    assert "the list is empty" in refusal(written(tmp_path, name, pack(b"")))
+
+
+@pytest.mark.parametrize("packed", [".gz", ".bz2", ".zst"])
+@pytest.mark.parametrize("kind", ["csv", "tsv"])
+def test_list_damaged_from_the_start(tmp_path, kind, packed):
+    """A packed list whose line of names cannot be unpacked is called damaged, not misnamed."""
+    data = PACKERS[packed](as_csv(ROWS).encode())
+    for bad in (b"<html>not found</html>", data[:9], b"\xff" * len(data)):
+        said = refusal(written(tmp_path, f"a.{kind}{packed}", bad))
+        assert "the list is damaged, and nothing of it can be read" in said
+
+
+def test_list_damaged_in_its_line_of_names(tmp_path):
+    """A line of names that is cut by damage is none."""
+    packer = zlib.compressobj(wbits=31)
+    begun = packer.compress(b"ur") + packer.flush(zlib.Z_SYNC_FLUSH)
+    assert "the list is damaged" in refusal(written(tmp_path, "a.csv.gz", begun))
 
 
 def test_column_of_numbers_is_no_text(tmp_path):

@@ -21,10 +21,11 @@ from tests.foreign_tar import sample, tar_of, write
 from tests.range_server import RangeServer
 from wit_builder import storage
 from wit_builder.crawl import webdataset
-from wit_builder.crawl.candidates import Output
+from wit_builder.crawl.candidates import Collector, Output
 from wit_builder.errors import ArchiveError
 from wit_builder.hashing import pair_uid
 from wit_builder.sections import WebDatasetSource
+from wit_builder.shards.foreign import Fault
 from wit_builder.shards.read import Dataset
 from wit_builder.tables import CANDIDATES
 from wit_builder.units import Done
@@ -74,7 +75,7 @@ def test_a_sample(tmp_path):
     assert row["uid"] == pair_uid(row["url"], row["text"])
     assert (row["url"], row["text"]) == ("http://example.com/a.jpg", "a cat")
     assert (row["page_url"], row["license"]) == ("https://example.com/", metadata["license"])
-    assert (row["text_from"], row["archive"], row["found_at"]) == ("given", "00000.tar", None)
+    assert (row["text_from"], row["archive"], row["found_at"]) == ("given", "a/00000.tar", None)
     assert counts == {"pages": 1, "candidates": 1}
     assert details == []
 
@@ -85,7 +86,7 @@ def test_a_sample(tmp_path):
 def test_without_a_url(tmp_path, url):
     """A picture without a URL that can be asked for is named after shard and sample."""
     [row], _, _ = of_one(tmp_path, sample("part one/000", JPG, "a cat", url=url))
-    assert row["url"] == "wds:00000.tar/part%20one/000"
+    assert row["url"] == "wds:a/00000.tar/part%20one/000"
     assert picture(row) == JPG
 
 
@@ -128,7 +129,7 @@ def test_keys(tmp_path):
         [("v1.0/a.jpg", JPG), ("./v1.0/a.txt", b"one"), ("README", b"hello"), (".hidden", b"")],
         [("v1.0/b.jpg", JPG), ("v1.0/b.note", b"?"), ("v1.0/b.txt", b"two")],
     )
-    assert [row["url"] for row in rows] == ["wds:00000.tar/v1.0/a", "wds:00000.tar/v1.0/b"]
+    assert [row["url"] for row in rows] == ["wds:a/00000.tar/v1.0/a", "wds:a/00000.tar/v1.0/b"]
     assert counts["pages"] == 2
 
 
@@ -167,7 +168,7 @@ def test_a_removed_sample(tmp_path):
     rows, counts, details = of_one(tmp_path, sample("0", JPG, "a"), removed, sample("2", JPG, "b"))
     assert [row["text"] for row in rows] == ["a", "b"]
     assert counts["rejected:picture_missing"] == 1
-    assert details == ["00000.tar: 1 was removed"]
+    assert details == ["a/00000.tar: 1 was removed"]
 
 
 def test_incomplete_samples(tmp_path):
@@ -203,9 +204,9 @@ def test_broken_metadata(tmp_path, metadata, why):
     [row], counts, [detail] = of_one(
         tmp_path, [("0.jpg", JPG), ("0.txt", b"a cat"), ("0.json", metadata)]
     )
-    assert row["url"] == "wds:00000.tar/0"
+    assert row["url"] == "wds:a/00000.tar/0"
     assert counts["rejected:bad_record"] == 1
-    assert detail.startswith("00000.tar: 0.json: ")
+    assert detail.startswith("a/00000.tar: 0.json: ")
     assert why in detail
 
 
@@ -243,6 +244,28 @@ def test_an_enormous_text(tmp_path, monkeypatch):
     assert "0.txt has 101 bytes" in details[0]
 
 
+def test_many_texts(tmp_path):
+    """Of a sample with very many texts the first make pairs, and it is told how many there are."""
+    titles = [f"title {i}" for i in range(1001)]
+    members = sample("0", JPG, None, titles=titles)
+    rows, counts, [detail] = of_one(tmp_path, members, text_keys=["titles"])
+    assert [row["text"] for row in rows] == titles[:1000]
+    assert counts == {"pages": 1, "candidates": 1000, "rejected:bad_record": 1}
+    assert detail == "a/00000.tar: 0: 1001 texts, of which 1000 are taken"
+
+
+@pytest.mark.parametrize("key", ["url", "page_url", "license"])
+def test_rows_held_of_one_sample(tmp_path, monkeypatch, key):
+    """However many texts a sample has, and however long its URLs, few rows are held at once."""
+    added: list[int] = []
+    monkeypatch.setattr(Collector, "add", lambda _, found: added.append(found.num_rows))
+    metadata = {key: "http://a.test/" + "x" * 4000, "titles": [f"{i}" for i in range(1000)]}
+    monkeypatch.setattr(webdataset, "_BATCH_CHARS", 40_000)
+    of_one(tmp_path, sample("0", JPG, None, **metadata), text_keys=["titles"])
+    assert sum(added) == 1000
+    assert max(added) <= 10
+
+
 def test_an_endless_key(tmp_path):
     """A key that makes a name longer than a URL may be is told of."""
     members = sample("k" * 5000, JPG, "a")
@@ -264,7 +287,7 @@ def test_a_bad_header(tmp_path):
     assert [row["text"] for row in rows] == ["text 0", "text 1", "text 3", "text 4"]
     assert all(picture(row) == JPG * 100 for row in rows)
     assert counts["rejected:bad_record"] == counts["rejected:picture_missing"] == 1
-    assert detail == f"00000.tar: byte {at}: no sound header"
+    assert detail == f"a/00000.tar: byte {at}: no sound header"
 
 
 def test_cut_short(tmp_path):
@@ -273,8 +296,18 @@ def test_cut_short(tmp_path):
     at = data.index(b"003.jpg")
     rows, counts, [detail] = of_one(tmp_path, data=data[: at + 700])
     assert [row["text"] for row in rows] == ["text 0", "text 1", "text 2"]
-    assert detail == f"00000.tar: byte {at}: 003.jpg is cut short"
+    assert detail == f"a/00000.tar: byte {at}: 003.jpg is cut short"
     assert counts["pages"] == 3
+
+
+def test_a_shard_that_shrinks():
+    """A text that is cut off by the end of a shard that was longer is a fault, no caption."""
+    data = tar_of([m for s in whole(3) for m in s])
+    at = data.index(b"text 1")
+    found = list(webdataset.samples(io.BytesIO(data[: at + 3]), len(data), ["jpg"], ["txt"]))
+    texts = [s.small for s in found if isinstance(s, webdataset.Sample)]
+    assert texts == [{"txt": b"text 0"}, {}]
+    assert Fault("001.txt is cut short", at) in found
 
 
 @pytest.mark.parametrize("data", [b"", b"<html>" * 500, b"\x1f\x8b\x08\x00" * 500])
@@ -320,7 +353,8 @@ def test_over_http(tmp_path):
     with RangeServer(data) as server:
         [(remote, _)] = crawled([server.url], tmp_path / "out")
         assert server.asked == [(0, 1), (0, len(data))]
-    assert remote.drop(["picture_at"]).equals(local.drop(["picture_at"]))
+    by_place = ["uid", "url", "archive", "picture_at"]
+    assert remote.drop(by_place).equals(local.drop(by_place))
     places = (place.rpartition("@") for place in remote["picture_at"].to_pylist())
     assert {place for place, _, _ in places} == {server.url}
 
@@ -334,7 +368,8 @@ def test_in_a_bucket(tmp_path, s3_folder):
     shutil.copytree(SAMPLE, tmp_path / "local")
     here = crawled([f"{tmp_path}/local/*.tar"], tmp_path / "out")
     for (remote, counts), (local, expected) in zip(found, here, strict=True):
-        assert remote.drop(["picture_at"]).equals(local.drop(["picture_at"]))
+        by_place = ["archive", "picture_at"]
+        assert remote.drop(by_place).equals(local.drop(by_place))
         assert counts.counts == expected.counts
         assert [picture(r) for r in remote.to_pylist()] == [picture(r) for r in local.to_pylist()]
 

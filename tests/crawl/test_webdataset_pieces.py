@@ -49,8 +49,43 @@ def test_missing_shards(tmp_path):
         places_of(f"{tmp_path}/{{0..1.tar")
 
 
-def test_shards_of_one_name(tmp_path):
-    """Shards of one name in several folders give different names to pictures without a URL."""
+def names_of(*paths: str) -> list[str]:
+    pieces = webdataset.pieces(WebDatasetSource(paths=list(paths)))
+    return [piece.job(Output.of("out", "0")).shard for piece in pieces]
+
+
+def test_a_shard_has_its_name_from_its_place(tmp_path):
+    """Shards of one name differ by their folder, also in another source; the others matter not."""
+    first, second = (
+        write(tmp_path / name / "00000.tar", sample("0", JPG, "a")) for name in ("laion", "cc12m")
+    )
+    alone = names_of(first) + names_of(second)
+    assert names_of(first, second) == alone == ["laion/00000.tar", "cc12m/00000.tar"]
+
+
+def test_the_name_of_a_shard_in_no_folder(tmp_path, monkeypatch):
+    """A shard that is named without a folder is called by its file's name."""
+    write(tmp_path / "0.tar", sample("0", JPG, "a"))
+    monkeypatch.chdir(tmp_path)
+    assert names_of("0.tar") == names_of("./0.tar") == ["0.tar"]
+    assert names_of("0.tar", "./0.tar") == ["0.tar", "0.tar"]
+
+
+def test_the_name_of_a_shard_on_the_web(monkeypatch):
+    """Password and signature of a URL stand in no name, unless nothing else tells shards apart."""
+    monkeypatch.setattr(storage, "identity", str)
+    monkeypatch.setattr(storage, "glob", lambda place: [place])
+    assert names_of("https://me:secret@a.test/0.tar?sig=1/2") == ["a.test/0.tar"]
+    assert names_of("https://a.test/x/0.tar?sig=1/2", "s3://bucket/0.tar") == [
+        "x/0.tar", "bucket/0.tar",
+    ]  # fmt: skip
+    assert names_of("https://a.test/get?id=1", "https://a.test/get?id=2") == [
+        "id=1/https:/a.test/get", "id=2/https:/a.test/get",
+    ]  # fmt: skip
+
+
+def test_shards_of_one_name_and_folder(tmp_path):
+    """Shards of one source that share both are told apart by further folders."""
     for part in ["p0/x", "p1/x"]:
         write(tmp_path / part / "0.tar", sample("0", JPG, "a"))
     write(tmp_path / "p1" / "x" / "1.tar", sample("0", JPG, "a"))
@@ -60,7 +95,7 @@ def test_shards_of_one_name(tmp_path):
         webdataset.run(job)
     urls = [next(storage.read_batches(job.output.candidates))["url"][0].as_py() for job in jobs]
     assert urls == [
-        "wds:p0/x/0.tar/0", "wds:p1/x/0.tar/0", "wds:1.tar/0",
+        "wds:p0/x/0.tar/0", "wds:p1/x/0.tar/0", "wds:x/1.tar/0",
     ]  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """Texts that are file names, and texts that say nothing of the picture."""
 
+# ruff: noqa: RUF001 - quotation marks and letters of other scripts are meant as they are
 from __future__ import annotations
 
 import pyarrow as pa
@@ -45,6 +46,27 @@ def judged(texts: list[str]) -> list[str]:
         "d41d8cd98f00b204e9800998ecf8427e",
         "550e8400-e29b-41d4-a716-446655440000",
         "Untitled-1",
+        "IMG-20200101-WA0001",
+        "Capture d’écran 2020-01-01 à 10.00.00",
+        "Снимок экрана 2020-01-01 в 10.00.00",
+        "Schermata 2020-01-01 alle 10.00.00",
+        "Captura de Tela 2020-01-01 às 10.00.00",
+        "Skærmbillede 2020-01-01 kl. 10.00.00",
+        "屏幕快照 2020-01-01 上午10.00.00",
+        "微信图片_20200101120000",
+        "KakaoTalk_20200101_120000",
+        "shutterstock_123456789",
+        "shutterstock 123456789",
+        "AdobeStock_12345678",
+        "GettyImages-123456789",
+        "Fotolia_12345678_XS",
+        "logo-2",
+        "DJI_0001",
+        "DJI 0001",
+        "Screen Shot 2020-01-01",
+        "IMG 12",
+        "Screen 1.png",
+        "a1b2c3d4e5xyz9k8",
     ],
 )
 def test_file_names(text: str) -> None:
@@ -73,6 +95,20 @@ def test_file_names(text: str) -> None:
         "图片",
         "続きを読む",
         "صورة",
+        "Avatar",
+        "Untitled",
+        "untitled 3",
+        "Avatar 1234",
+        "unnamed (1)",
+        "logo-white",
+        "menu icon",
+        "Image may contain: text",
+        "No photo description available.",
+        "tracking pixel",
+        "1x1",
+        "alt text",
+        "image title",
+        "Next slide",
     ],
 )
 def test_boilerplate(text: str) -> None:
@@ -105,6 +141,24 @@ def test_boilerplate(text: str) -> None:
         ".jpg and .png explained",
         "click here to see the Eiffel Tower",
         "照片里的狗",
+        "DJI Mini 2",
+        "WP 7",
+        "Screen 1",
+        "WhatsApp logo",
+        "Untitled, 1970",
+        "Untitled (1970-71)",
+        "Avatar (2009)",
+        "Figure 8",
+        "The Big Picture",
+        "Icon A5",
+        "#worldcup2018russia",
+        "worldcup2018russia",
+        "Photo worldcup2018russia",
+        "#a1b2c3d4e5xyz9k8",
+        "facade2020",
+        "Image may contain: 2 people, dog",
+        "white-black",
+        "restaurant menu",
     ],
 )
 def test_texts_that_say_something(text: str) -> None:
@@ -145,7 +199,9 @@ def test_lists_are_what_they_say() -> None:
     """Words are single tokens, no word is listed twice in a list, every ending fits its limit."""
     for listed in (
         sayings.WORDS,
+        sayings.TITLES,
         sayings.NAMES,
+        sayings.PRODUCTS,
         sayings.NEUTRAL,
         sayings.UNSPACED_NAMES,
         sayings.UNSPACED_NEUTRAL,
@@ -155,6 +211,7 @@ def test_lists_are_what_they_say() -> None:
         assert all(word and " " not in word for word in words)
         assert sorted(set(words)) == sorted(words)
     assert max(map(len, sayings.ENDINGS.split())) == filters._LONGEST_ENDING
-    phrases = normalise_column(pa.array(sayings.lines(sayings.PHRASES))).to_pylist()
-    assert all(phrases)
-    assert sorted(set(phrases)) == sorted(phrases)
+    for listed in (sayings.PHRASES, sayings.NAMESAKES):
+        phrases = normalise_column(pa.array(sayings.lines(listed))).to_pylist()
+        assert all(phrases)
+        assert sorted(set(phrases)) == sorted(phrases)

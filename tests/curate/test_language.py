@@ -28,9 +28,11 @@ def fresh() -> Iterator[None]:
     """No model is open yet, and none of this test's stays open."""
     language._model.cache_clear()
     language.known.cache_clear()
+    language._of_nothing.cache_clear()
     yield
     language._model.cache_clear()
     language.known.cache_clear()
+    language._of_nothing.cache_clear()
 
 
 def test_languages_are_told() -> None:
@@ -45,7 +47,18 @@ def test_odd_texts_get_an_answer() -> None:
     texts = ["a dog\nin the garden", "a\0dog", "\n", "", "123", "🐕", "x" * 100_000]
     codes, scores = language.detect(pa.array(texts))
     assert len(codes) == len(scores) == len(texts)
-    assert set(codes.to_pylist()) <= language.known()
+    assert set(codes.to_pylist()) <= language.known() | {None}
+
+
+def test_what_the_model_knows_nothing_of_has_no_language() -> None:
+    """A text that is told as the empty one is has a null language, and is refused as unknown."""
+    texts = pa.array(["", "Hund", "狗", "123", "🐕", "HUND", SENTENCES["en"]])
+    codes, scores = language.detect(texts)
+    assert codes.to_pylist() == [None] * 6 + ["en"]
+    assert scores[:6].tolist() == [0.0] * 6
+    told = language.tell(texts, MatchSection(languages=["en"], language_min_score=0.0))
+    assert told.refused.tolist() == [True] * 6 + [False]
+    assert told.details == ["unknown"] * 6
 
 
 def test_no_texts() -> None:

@@ -49,7 +49,7 @@ def run(job: ArchiveJob) -> Done:
     Counts ``pages``, ``candidates``, ``repeated`` (the same pair again) and ``rejected:REASON``.
 
     Raises:
-        ArchiveError: there is no WARC record in it.
+        ArchiveError: there is no WARC record in it, or none of a response.
         StorageError: it cannot be read, or the output cannot be written.
     """
     published: list[Published] = []

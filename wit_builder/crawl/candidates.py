@@ -11,6 +11,7 @@ import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import msgspec
@@ -92,13 +93,15 @@ class Collector:
         self._pairs: list[tuple[str, str, str, int]] = []
         self._chars = 0
         self._rejections: list[tuple[Reason, str, str | None]] = []
+        self._rejected_chars = 0
         self.counts: Counter[str] = Counter(pages=0, candidates=0)
 
     def reject(self, reason: Reason, detail: str, url: str | None) -> None:
         """Keep why something was dropped; no pair was formed of it."""
-        self._rejections.append((reason, detail, url or None))
+        self._rejections.append((reason, detail, _without_credentials(url)))
         self.counts[f"rejected:{reason}"] += 1
-        if len(self._rejections) >= BATCH_ROWS:
+        self._rejected_chars += len(url or "")
+        if len(self._rejections) >= BATCH_ROWS or self._rejected_chars >= BATCH_CHARS:
             self._flush_rejections()
 
     def add(self, found: pa.Table) -> None:
@@ -126,6 +129,10 @@ class Collector:
             which: row in ``pages`` of each picture.
             pages: ``PAGES``.
         """
+        for first, last in _slices(pictures, which, pages):
+            self._add_some(pictures.slice(first, last - first), which[first:last], pages)
+
+    def _add_some(self, pictures: pa.Table, which: I64, pages: pa.Table) -> None:
         bases = pages["base"].combine_chunks()
         urls, bad = resolve_urls(pictures["href"].combine_chunks(), bases, which)
         self._reject_urls(bad, which, pages)
@@ -137,8 +144,9 @@ class Collector:
         self.add(found.filter(pc.is_valid(urls)) if bad else found)
 
     def _reject_urls(self, bad: Bad, which: I64, pages: pa.Table) -> None:
+        page_urls = pages["page_url"].to_pylist() if bad else []
         for row, why in bad:
-            self.reject(Reason.BAD_URL, why, pages["page_url"][int(which[row])].as_py())
+            self.reject(Reason.BAD_URL, why, page_urls[which[row]])
 
     def add_html(
         self, body: bytes, charset: str | None, source: Source, *, links: bool = False
@@ -189,12 +197,33 @@ class Collector:
                 _strings(reasons), _strings(details), pa.array(urls, pa.string()),
             ]  # fmt: skip
             self._rejected.write_table(pa.table(columns, schema=REJECTIONS))
-        self._rejections = []
+        self._rejections, self._rejected_chars = [], 0
 
     def flush(self) -> None:
         """Write what is held."""
         self._flush_pages()
         self._flush_rejections()
+
+
+def _without_credentials(url: str | None) -> str | None:
+    return storage.redact_credentials(url) if url else None
+
+
+def _slices(pictures: pa.Table, which: I64, pages: pa.Table) -> Iterator[tuple[int, int]]:
+    """Yield first and last rows so that what is written of a slice stays below ``BATCH_CHARS``.
+
+    All that a page says of itself is written with each of its pictures.
+    """
+    of_page = sum(_lengths(pages[name]) for name in ("base", "page_url", "license"))
+    sizes = np.asarray(of_page)[which] + _lengths(pictures["href"]) + _lengths(pictures["text"])
+    slice_of_row = np.cumsum(sizes) // BATCH_CHARS
+    starts = np.flatnonzero(np.diff(slice_of_row, prepend=-1)).tolist()
+    yield from pairwise([*starts, len(which)])
+
+
+def _lengths(column: pa.ChunkedArray) -> I64:
+    lengths = pc.fill_null(pc.binary_length(column), 0)
+    return np.asarray(lengths.to_numpy(), np.int64)
 
 
 def _strings(values: Any) -> pa.Array:

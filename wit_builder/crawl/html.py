@@ -12,15 +12,14 @@ where it is not empty and not the same as one before.
 
 from __future__ import annotations
 
-import codecs
-import functools
 import itertools
-import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from selectolax.lexbor import LexborDocumentOptions, LexborHTMLParser, LexborNode
 
+from wit_builder.crawl.charsets import as_utf8
+from wit_builder.crawl.licenses import license_of
 from wit_builder.crawl.nesting import too_costly
 from wit_builder.crawl.urls import BadUrlError, resolve
 from wit_builder.tables import TextFrom
@@ -34,8 +33,8 @@ LAZY_SETS = ("srcset", "data-srcset", "data-lazy-srcset")
 # costs a microsecond, and a page has as many metas and ten times as many links as pictures.
 _NAMED = ", ".join(f'[name*="{name}" i]' for name in META_NAMES)
 _ELEMENTS = (
-    f'img, base[href], meta:is({_NAMED}), figcaption, link[rel~="license" i], '
-    'a:is([rel~="license" i], [href*="creativecommons.org/" i])'
+    f'img, base[href], meta:is({_NAMED}), figcaption, '
+    ':is(a, link):is([rel~="license" i], [href*="creativecommons.org/" i])'
 )
 # Copies of a selected option's content are not made: they would repeat its pictures, in 7 % more
 # time for every page.
@@ -43,35 +42,6 @@ _OPTIONS = LexborDocumentOptions.WO_EVENTS.value
 _MAX_CLIMB = 16  # a caption's figure is near; bounded, so that no page makes it quadratic
 _MAX_CAPTION_NODES = 1000  # and a caption is short: what nests in others would be read for each
 _MAX_CAPTION_CHARS = 16_384
-_PRESCAN_BYTES = 1024  # where the HTML Standard stops looking for a declaration
-_DECLARED = re.compile(rb"""<meta\s[^>]*?charset\s*=\s*["']?\s*([\w.:-]+)""", re.IGNORECASE)
-_BOMS = (
-    (codecs.BOM_UTF8, "utf-8"),
-    (codecs.BOM_UTF16_LE, "utf-16-le"),
-    (codecs.BOM_UTF16_BE, "utf-16-be"),
-)
-# The encodings of the Encoding Standard by their codecs' names here, and which ones its labels mean
-# where that differs. Anything else that Python knows (base64, idna ...) is no charset of a page.
-_ENCODING_NAMES = (
-    "utf-8 utf-16-le utf-16-be cp866 iso8859-2 iso8859-3 iso8859-4 iso8859-5 iso8859-6 iso8859-7 "
-    "iso8859-8 iso8859-10 iso8859-13 iso8859-14 iso8859-15 iso8859-16 koi8-r koi8-u mac-roman "
-    "mac-cyrillic cp874 cp1250 cp1251 cp1252 cp1253 cp1254 cp1255 cp1256 cp1257 cp1258 gb18030 "
-    "big5hkscs euc_jp iso2022_jp cp932 cp949"
-)
-_ENCODINGS = frozenset(_ENCODING_NAMES.split())
-_MEANS = {
-    "iso8859-1": "cp1252",
-    "ascii": "cp1252",
-    "iso8859-9": "cp1254",
-    "iso8859-11": "cp874",
-    "tis-620": "cp874",
-    "gb2312": "gb18030",
-    "gbk": "gb18030",
-    "big5": "big5hkscs",
-    "shift_jis": "cp932",
-    "euc_kr": "cp949",
-    "utf-16": "utf-16-le",
-}
 _INLINE_NAMES = (
     "a abbr b bdi bdo big cite code data del dfn em font i ins kbd mark q s samp small span strike "
     "strong sub sup time tt u var -text"
@@ -136,46 +106,15 @@ def read_page(body: bytes, url: str, charset: str | None = None, *, links: bool 
     tree = LexborHTMLParser(text, options=_OPTIONS)
     kinds: dict[str, list[LexborNode]] = {}
     for node in tree.css(_ELEMENTS):
-        kinds.setdefault(node.tag or "", []).append(node)
+        tag = node.tag or ""
+        kinds.setdefault("a" if tag == "link" else tag, []).append(node)
     seen = opt_outs(metas=_metas(kinds.get("meta", [])))
     base = _base(kinds.get("base", []), url)
-    license_url = _license(kinds.get("link", []) + kinds.get("a", []), base)
+    license_url = license_of(_rel_and_href(kinds.get("a", [])), base)
     if seen:
         return Page([], base, 0, seen, license_url, [])
     page = Page([], base, 0, [], license_url, _links(tree, base) if links else [])
     return _with_pictures(page, kinds.get("img", []), kinds.get("figcaption", []))
-
-
-def as_utf8(body: bytes, charset: str | None = None) -> bytes:
-    """Return a page in UTF-8: its charset is told by byte-order mark, header or ``<meta>``.
-
-    Without any, and where the label is unknown, it is taken for UTF-8. Bytes that do not fit become
-    U+FFFD (those of UTF-8 itself in the parser).
-    """
-    for mark, name in _BOMS:
-        if body.startswith(mark):
-            return _recode(body[len(mark) :], name)
-    declared = _codec(charset)
-    if declared is None and (found := _DECLARED.search(body, 0, _PRESCAN_BYTES)):
-        declared = _codec(found[1].decode("ascii", "replace"))
-        # a declaration that could be read as ASCII is not in UTF-16 (HTML Standard, 13.2.3.2)
-        declared = "utf-8" if declared and declared.startswith("utf-16") else declared
-    return _recode(body, declared or "utf-8")
-
-
-def _recode(body: bytes, name: str) -> bytes:
-    return body if name == "utf-8" else body.decode(name, "replace").encode()
-
-
-@functools.lru_cache(256)
-def _codec(label: str | None) -> str | None:
-    """Return the codec that a charset's label means, or None if it means none of a page's."""
-    try:
-        name = codecs.lookup((label or "").lower().strip("\"' \t").removeprefix("x-")).name
-    except (LookupError, ValueError):
-        return None
-    meant = _MEANS.get(name, name)
-    return meant if meant in _ENCODINGS else None
 
 
 def _metas(nodes: list[LexborNode]) -> list[tuple[str, str]]:
@@ -193,24 +132,9 @@ def _base(nodes: list[LexborNode], url: str) -> str:
     return url
 
 
-def _license(nodes: list[LexborNode], base: str) -> str | None:
-    """Return the licence: a link that says it is one, else one to Creative Commons' licences."""
-    found = None
-    for node in nodes:
-        attributes = node.attributes
-        href = attributes.get("href") or ""
-        stated = "license" in (attributes.get("rel") or "").lower().split()
-        if not stated and (
-            found or not re.search(r"creativecommons\.org/(licenses|publicdomain)/", href)
-        ):
-            continue
-        try:
-            found = resolve(href, base)
-        except BadUrlError:
-            continue
-        if stated:
-            return found
-    return found
+def _rel_and_href(nodes: list[LexborNode]) -> Iterator[tuple[str, str]]:
+    attributes = (node.attributes for node in nodes)
+    return ((a.get("rel") or "", a.get("href") or "") for a in attributes)
 
 
 def _links(tree: LexborHTMLParser, base: str) -> list[str]:

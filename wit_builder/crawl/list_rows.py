@@ -20,7 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from wit_builder import storage
-from wit_builder.crawl.list_bytes import PACKED, chunks
+from wit_builder.crawl.list_bytes import PACKED, DamagedError, chunks
 from wit_builder.crawl.list_fields import MAX_ROW_BYTES, Block, Layout, blocks
 from wit_builder.errors import ArchiveError
 
@@ -77,16 +77,16 @@ def delimited(place: str, kind: Format, wanted: Wanted) -> Iterator[Rows]:
     """Yield the rows of a csv, tsv or txt file, some ten thousand in memory at a time.
 
     Raises:
-        ArchiveError: a column is not there.
+        ArchiveError: a column is not there, or the line that would name it is not.
         StorageError: the file is not there, or cannot be read just now.
     """
     pieces = chunks(place)
     names = wanted.names
     named = not names
     if named:
-        first = next(pieces, b"")
-        names = _header(place, first, "," if kind == "csv" else "\t")
-        pieces = itertools.chain([first], pieces)
+        begun = _beginning(place, pieces)
+        names = _header(place, begun[0], "," if kind == "csv" else "\t")
+        pieces = itertools.chain(begun, pieces)
     positions = [_position(place, column, names) for column in wanted.columns]
     layout = Layout(
         fields=len(names),
@@ -111,6 +111,29 @@ def delimited(place: str, kind: Format, wanted: Wanted) -> Iterator[Rows]:
 def _without_first(rows: Rows) -> Rows:
     columns = {name: column.slice(1) for name, column in rows.columns.items()}
     return rows._replace(columns=columns, numbers=rows.numbers[1:])
+
+
+def _beginning(place: str, pieces: Iterator[bytes]) -> list[bytes]:
+    """Return the first pieces of a file: those that have its line of names.
+
+    Raises:
+        ArchiveError: the file is empty, or damaged before that line ends.
+    """
+    begun = [next(pieces, b"")]
+    try:
+        if b"\n" not in begun[0].lstrip(b"\r\n"):  # all there is, or up to the damage
+            begun += itertools.islice(pieces, 1)
+    except DamagedError as error:
+        raise ArchiveError(
+            f"the list is damaged, and nothing of it can be read: {error}",
+            where=storage.redact(place),
+            fix="get it again, or leave it out",
+        ) from error
+    if not any(begun):
+        raise ArchiveError(
+            "the list is empty", where=storage.redact(place), fix="get it again, or leave it out"
+        )
+    return begun
 
 
 def _header(place: str, first: bytes, delimiter: str) -> list[str]:

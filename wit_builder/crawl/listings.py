@@ -12,6 +12,7 @@ import xxhash
 from wit_builder import storage
 from wit_builder.errors import ArchiveError
 from wit_builder.hashing import label_seed
+from wit_builder.ranges import open_ranges
 from wit_builder.sections import ArchiveSource
 
 
@@ -41,7 +42,19 @@ def archives(source: ArchiveSource) -> list[Archive]:
             where="crawl.sources sample",
             fix="raise it, or choose another sample_seed",
         )
-    return [Archive(place, found[place] or storage.identity(place)) for place in chosen]
+    return [Archive(place, found[place] or _identity(place)) for place in chosen]
+
+
+def _identity(place: str) -> str:
+    """Return what tells one version of a file from the next.
+
+    Of a web server's file it is its size alone, asked for as it will be read: fsspec takes any
+    failure there for a missing file.
+    """
+    if not place.startswith(("http://", "https://")):
+        return storage.identity(place)
+    with open_ranges(place, ahead=0) as stream:
+        return f"{storage.name_of(place)}:{stream.size}"
 
 
 def _place(path: str, seed: int) -> int:

@@ -7,11 +7,12 @@ A conforming parser has work to do that grows with the square of a page, and mem
 * formatting elements that are not closed are opened anew, as copies with all their attributes, in
   every block that follows (13.2.4.3): 80 kB of ``<font size=1><p><font size=2><p>`` ... take
   gigabytes;
+* an attribute's name is looked for among those before it in its tag;
 * the attributes of a second ``<html>`` or ``<body>`` are each looked for among those of the first;
 * lexbor keeps the names of tags and attributes in hash tables that do not grow.
 
 ``too_costly`` bounds all of these from above. A glance at where tags begin is enough for nearly all
-pages: it tells how many there are, and how many may be formatting. What that cannot clear is
+pages: it tells how many there are, how many may be formatting, and whether all are short. What that cannot clear is
 scanned: tags are read, and open elements kept, as the parser would, except that in doubt an element
 stays open.
 """
@@ -51,11 +52,15 @@ MAX_COPIED_BYTES = 2_000_000_000
 """Copies of formatting elements, as they are estimated, which is four to ten times too high."""
 MAX_NAMES = 50_000
 """Distinct names of tags and attributes, half a second."""
+MAX_COMPARED = 500_000_000
+"""Names of attributes that others are compared with, two or three seconds."""
 MAX_MERGED_BYTES = 1 << 15
 """Tags ``<html>`` and ``<body>`` after the first ones, half a second."""
 
 _FEW_TAGS = 20_000
 _FEW_BYTES = 1 << 19  # 20,000 tags, and as many names as fit, cost a second or two
+_SMALL_BYTES = 1 << 16  # as many attributes as fit in one tag cost a second
+_SHORT_BYTES = 8192  # of a tag, outside of quotes; 64 tags with as many names as fit cost a second
 _ELEMENT_BYTES = 300  # a copy's memory
 _ATTRIBUTE_BYTES = 60  # and of a letter of its tag: the shortest attribute is two
 
@@ -68,10 +73,11 @@ def too_costly(page: bytes) -> str | None:
     """
     codes = np.frombuffer(page, np.uint8)
     words = np.frombuffer(page, np.uint64, len(page) // 8)
-    tags, formatting, formatting_bytes = _glance(words, codes, STARTS)
+    tags, formatting, formatting_bytes, short = _glance(words, codes, STARTS)
     copied = _ELEMENT_BYTES * formatting + _ATTRIBUTE_BYTES * formatting_bytes
     if (
-        tags < _FEW_TAGS
+        short
+        and tags < _FEW_TAGS
         and len(page) < _FEW_BYTES
         and formatting_bytes < MAX_MERGED_BYTES
         and copied * (tags - formatting) < MAX_COPIED_BYTES
@@ -91,13 +97,14 @@ _LT = np.uint64(0x3C3C3C3C3C3C3C3C)
 _ONES = np.uint64(0x0101010101010101)
 _HIGHS = np.uint64(0x8080808080808080)
 _PLACES = np.uint64(0x0001020304050607)
+_ENDS = np.isin(np.arange(256), [ord(c) for c in "\"'>"])  # of a tag, or of what is outside quotes
 
 
 @numba.njit(cache=True, nogil=True)
 def _glance(
     words: npt.NDArray[np.uint64], page: npt.NDArray[np.uint8], starts: npt.NDArray[np.bool_]
-) -> tuple[int, int, int]:
-    """Return how many tags there are at most, how many of them count, and the bytes of these.
+) -> tuple[int, int, int, bool]:
+    """Return how many tags there are at most, how many count, their bytes, whether all are short.
 
     Eight bytes at a time: 1/12 of what parsing takes. (The usual test for a zero byte may tell one
     too many after a true one, which is looked at again.)
@@ -114,29 +121,42 @@ def _glance(
                 lowest = found & (~found + np.uint64(1))
                 found ^= lowest
                 at = 8 * word + int(((lowest >> np.uint64(7)) * _PLACES) >> np.uint64(56))
-                if page[at] == 60 and starts[page[at + 1] | int(page[at + 2]) << 8]:
-                    counted += 1
-                    size += _tag_end(page, at + 2) - at
-    return tags, counted, size
+                counts = starts[page[at + 1] | int(page[at + 2]) << 8]
+                if page[at] == 60 and (counts or page.size > _SMALL_BYTES):
+                    stop, bare = _tag_end(page, at + 2)
+                    if bare >= _SHORT_BYTES:
+                        return tags, counted, size, False
+                    counted += counts
+                    size += stop - at if counts else 0
+    return tags, counted, size, True
 
 
 @numba.njit(cache=True, nogil=True)
-def _tag_end(page: npt.NDArray[np.uint8], at: int) -> int:
-    """Return where a tag ends: the first ``>`` outside of quotes."""
-    quote = 0
-    before = 0
-    while at < page.size:
-        byte = page[at]
-        if quote:
-            quote = 0 if byte == quote else quote
-        elif byte == 62:
-            return at
-        elif byte in (34, 39) and before == 61:
-            quote = byte
-        if byte > 32:
-            before = byte
+def _tag_end(page: npt.NDArray[np.uint8], at: int) -> tuple[int, int]:
+    """Return where a tag ends, at the first ``>`` outside of quotes, and its bytes outside of them.
+
+    It is followed no further than until it is not short.
+    """
+    begin = at
+    stop = min(page.size, at + _SHORT_BYTES)
+    while at < stop:
+        if not _ENDS[page[at]]:
+            at += 1
+            continue
+        quote = page[at]
+        if quote == 62:
+            break
+        before = at - 1
+        while page[before] <= 32:
+            before -= 1
         at += 1
-    return at
+        if page[before] == 61:
+            opened = at
+            while at < page.size and page[at] != quote:
+                at += 1
+            begin += at - opened
+            stop = min(page.size, stop + at - opened)
+    return at, at - begin
 
 
 @numba.njit(cache=True, nogil=True)
@@ -148,7 +168,7 @@ def _scan(
     formats = np.empty((MAX_OPEN + 1, 3), np.int64)
     have = np.zeros(5, np.int64)
     seen = np.zeros(1 << 17, np.bool_)
-    distinct = merged = steps = at = 0
+    distinct = merged = compared = steps = at = 0
     frozen = 0  # up to here it is not sure whether end tags are any
     copied = 0.0
     while at < page.size - 2:
@@ -165,8 +185,9 @@ def _scan(
         kind = kinds[slot] if known[slot] == name else 0
         distinct += not seen[name & np.uint64(seen.size - 1)]
         seen[name & np.uint64(seen.size - 1)] = True
-        at, empty, fresh = _attributes(page, after, seen)
+        at, empty, count, fresh = _attributes(page, after, seen)
         distinct += fresh
+        compared += count * count // 2
         steps += have[OPEN] + have[FORMATS] + 1
         copied += _ELEMENT_BYTES * have[FORMATS] + _ATTRIBUTE_BYTES * have[FORMAT_BYTES]
         merged += at - begin if kind & MERGED else 0
@@ -174,7 +195,7 @@ def _scan(
             return 1
         if copied > MAX_COPIED_BYTES or have[FORMATS] == MAX_OPEN:
             return 2
-        if distinct > MAX_NAMES or merged > MAX_MERGED_BYTES:
+        if distinct > MAX_NAMES or merged > MAX_MERGED_BYTES or compared > MAX_COMPARED:
             return 3
         code = int(np.int64(name))
         if closing:
@@ -214,24 +235,25 @@ def _name(page: npt.NDArray[np.uint8], at: int, stop: int) -> tuple[np.uint64, i
 @numba.njit(cache=True, nogil=True)
 def _attributes(
     page: npt.NDArray[np.uint8], at: int, seen: npt.NDArray[np.bool_]
-) -> tuple[int, bool, int]:
-    """Return where a tag ends, whether it closes itself, and how many of its names are new."""
-    fresh = 0
+) -> tuple[int, bool, int, int]:
+    """Return where a tag ends, whether it closes itself, how many attributes it has and new names."""
+    count = fresh = 0
     slash = False
     while at < page.size:
         byte = page[at]
         if byte == 62:
-            return at + 1, slash, fresh
+            return at + 1, slash, count, fresh
         slash = byte == 47
         if byte <= 32 or slash:
             at += 1
             continue
         name, at = _name(page, at + 1, 61)
         name ^= np.uint64(byte)
+        count += 1
         fresh += not seen[name & np.uint64(seen.size - 1)]
         seen[name & np.uint64(seen.size - 1)] = True
         at = _past_value(page, at)
-    return at, slash, fresh
+    return at, slash, count, fresh
 
 
 @numba.njit(cache=True, nogil=True)

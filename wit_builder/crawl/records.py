@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Generator, Iterator
 from datetime import datetime
 from functools import partial
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -71,7 +72,7 @@ def records(place: str, types: WarcRecordType, read: Read[Item]) -> Iterator[Ite
     A file that is not there, or not any more, is a rejection; what it had until then is kept.
 
     Raises:
-        ArchiveError: there is no WARC record in it.
+        ArchiveError: there is no WARC record in it, or none of these types.
         StorageError: it cannot be read.
     """
     try:
@@ -84,14 +85,22 @@ def records(place: str, types: WarcRecordType, read: Read[Item]) -> Iterator[Ite
                     where=storage.redact(place),
                     fix="give .warc, .wat or their .gz files",
                 )
-            yield from _all(archive, start, partial(_Reading[Item], archive, types, read))
+            reading = partial(_Reading[Item], archive, types, read)
+            if not (yield from _all(archive, start, reading)):
+                raise ArchiveError(
+                    "whole, but without a record of the kind to read",
+                    where=storage.redact(place),
+                    fix="check kind: 'warc' is for pages, 'wat' for what was extracted from them",
+                )
     except GoneError as error:
         yield Rejected(Reason.ARCHIVE_MISSING, str(error), place)
 
 
 def _all(
     archive: Archive, begin: int, reading_from: Callable[[int], _Reading[Item]]
-) -> Iterator[Item | Rejected]:
+) -> Generator[Item | Rejected, None, bool]:
+    """Yield all items; return whether there was a record to read, or anything broken."""
+    some = begin > 0
     if begin:
         yield Rejected(Reason.BAD_RECORD, "the file begins with something else")
     start: int | None = begin
@@ -101,11 +110,14 @@ def _all(
         fault = archive.first_fault(reading.last)
         if reading.pending is not None and fault != reading.last:
             yield reading.pending
+        some |= reading.some
         if fault is None and reading.error is None:
-            return
+            return some
+        some = True
         detail = reading.error or "cut off, or of another length than it says"
         yield Rejected(Reason.BAD_RECORD, detail)
         start = archive.next_record((reading.last if fault is None else fault) + 1)
+    return some
 
 
 class _Reading(Generic[Item]):
@@ -118,6 +130,7 @@ class _Reading(Generic[Item]):
         self.last = start
         self.pending: Item | Rejected | None = None
         self.error: str | None = None
+        self.some = False
 
     def __iter__(self) -> Iterator[Item | Rejected]:
         stream, parse_http = self._archive.stream, self._types == WarcRecordType.response
@@ -126,7 +139,7 @@ class _Reading(Generic[Item]):
             for record in ArchiveIterator(stream, record_types=self._types, parse_http=parse_http):
                 if self.pending is not None:
                     yield self.pending
-                self.pending = None
+                self.pending, self.some = None, True
                 self.last = record.stream_pos
                 self.pending = self._read(record)
         except BROKEN as error:
@@ -173,15 +186,26 @@ _DECODERS: dict[str, Any] = {
 def _body(record: WarcRecord, http: Any, size: int) -> bytes:
     """Return up to ``size`` bytes of a body, its encodings undone if the archive kept them."""
     raw = read_up_to(record.reader, size)
-    for name in ("Transfer-Encoding", "Content-Encoding"):
-        for coding in reversed((http.get(name) or "").lower().replace(" ", "").split(",")):
+    for name in ("transfer-encoding", "content-encoding"):
+        lines = [value for key, value in http.to_tuples() if key.lower() == name]
+        for coding in reversed(",".join(lines).lower().replace(" ", "").split(",")):
             if coding in {"", "identity"}:
                 continue
             try:
-                raw = read_up_to(_DECODERS[coding](io.BytesIO(raw)), size)
+                raw = _decoded(raw, coding, size)
             except (KeyError, *BROKEN) as error:
                 raise _UndecodableError(f"cannot undo {name}: {coding[:40]}") from error
     return raw
+
+
+def _decoded(raw: bytes, coding: str, size: int) -> bytes:
+    try:
+        return read_up_to(_DECODERS[coding](io.BytesIO(raw)), size)
+    except BROKEN:
+        if coding != "deflate":
+            raise
+    # without the zlib header that RFC 9110, 8.4.1.2, asks for: servers do so, browsers read it
+    return zlib.decompressobj(-zlib.MAX_WBITS).decompress(raw, size)
 
 
 def read_up_to(reader: Any, size: int) -> bytes:

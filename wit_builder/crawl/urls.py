@@ -1,11 +1,13 @@
 """URLs as they are stored: resolved as a browser does, then normalised.
 
-What normalising does (the rules are those of RFC 3986, sections 5 and 6, through ``yarl``, which
-the client asks with, so a stored URL is asked for exactly as it is stored):
+What normalising does, through ``yarl``, which the client asks with, so a stored URL is asked for
+exactly as it is stored:
 
 * scheme and host in lower case, an international host name in its ASCII form;
 * default port and fragment dropped, an empty path is ``/``, dot segments resolved;
-* what may not stand in a URL percent-encoded as UTF-8, escapes in upper case, needless ones undone.
+* what may not stand in a URL percent-encoded as UTF-8, escapes in upper case;
+* escapes undone of what may stand there as it is: of letters and digits, as RFC 3986 has it
+  (section 6.2.2.2), but also of ``,``, ``;``, ``@`` and the like, which browsers leave alone.
 
 Refused: schemes other than http and https (``data:`` above all), credentials, no host, and more
 than ``MAX_URL_CHARS`` characters.
@@ -27,6 +29,8 @@ _NORMAL = re.compile(
     r"https?://[a-z0-9]+(?:[.-][a-z0-9]+)*\.[a-z]{2,}/"
     rf"(?!\.)[{_CHARS}]*+(?:[./](?!\.)[{_CHARS}]*+)*+(?:\?[./?{_CHARS}]++)?"
 )
+_WEB = re.compile(r"(https?):", re.IGNORECASE)
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _HOST = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]+")
 _IGNORED = str.maketrans("", "", "\t\n\r")
 CONTROLS = "".join(map(chr, range(0x21)))
@@ -71,11 +75,29 @@ def _absolute(href: str, page_url: str) -> str:
 def _join(value: str, page_url: str) -> str:
     """Return an absolute URL; before a query, a backslash is a slash, as browsers read it."""
     cut = min((at for at in (value.find("?"), value.find("#")) if at >= 0), default=len(value))
+    path = _as_browsers(value[:cut].replace("\\", "/"), page_url)
     try:
         # not urllib's urljoin: it takes empty segments out of relative paths, which browsers keep
-        return str(URL(page_url).join(URL(value[:cut].replace("\\", "/") + value[cut:])))
+        return str(URL(page_url).join(URL(path + value[cut:])))
     except (ValueError, TypeError) as error:
         raise BadUrlError("malformed") from error
+
+
+def _as_browsers(path: str, page_url: str) -> str:
+    """Return an address without what browsers forgive: slashes too many or few, a colon in a name.
+
+    (WHATWG URL, "scheme state" to "special authority ignore slashes state".)
+    """
+    if path.startswith("//"):
+        return "//" + path.lstrip("/")
+    if scheme := _WEB.match(path):
+        rest = path[scheme.end() :]
+        slashes = len(rest) - len(rest.lstrip("/"))
+        if slashes < 2 and page_url.startswith(scheme[1].lower() + "://"):
+            return rest
+        return f"{scheme[1]}://{rest.lstrip('/')}"
+    first = path.partition("/")[0]
+    return f"./{path}" if ":" in first and not _SCHEME.match(first) else path
 
 
 def normalise(url: str) -> str:

@@ -29,7 +29,7 @@ from wit_builder.crawl.columns import I64, collapse, normalise_urls
 from wit_builder.crawl.json_strings import strings
 from wit_builder.crawl.licenses import license_of
 from wit_builder.crawl.listings import archives
-from wit_builder.crawl.records import Read, Rejected, records
+from wit_builder.crawl.records import Rejected, records
 from wit_builder.crawl.urls import BadUrlError, resolve
 from wit_builder.crawl.wat_json import (
     ALT,
@@ -46,6 +46,7 @@ from wit_builder.crawl.wat_json import (
     VALID,
     scan,
 )
+from wit_builder.errors import ArchiveError
 from wit_builder.sections import WatSource
 from wit_builder.storage import Published
 from wit_builder.tables import Reason, TextFrom
@@ -57,6 +58,8 @@ Links = list[tuple[str, str]]
 
 _BATCH_BYTES = 16 << 20
 _MAX_RECORD_BYTES = 64 << 20
+_TELLING = 10
+"""Records none of which is JSON: then the file is of another kind, not damaged."""
 _UNESCAPED_SINCE = (2019, 8)
 
 
@@ -86,39 +89,43 @@ def run(job: WatJob) -> Done:
     Counts ``pages``, ``candidates``, ``repeated`` (the same pair again) and ``rejected:REASON``.
 
     Raises:
-        ArchiveError: there is no WARC record in it.
+        ArchiveError: there is no WARC record in it, or none of its records is JSON.
         StorageError: it cannot be read, or the output cannot be written.
     """
     published: list[Published] = []
     with collecting(job.output, published) as collector:
         reader = _Reader(collector, storage.name_of(job.place))
-        for found in records(job.place, _TYPES, _READ):
+        for found in records(job.place, _TYPES, _read):
             if isinstance(found, Rejected):
                 collector.reject(found.reason, found.detail, found.url)
             else:
                 reader.take(found)
         reader.flush()
+        if not reader.valid and collector.counts[f"rejected:{Reason.BAD_RECORD}"] >= _TELLING:
+            raise ArchiveError(
+                "none of its records is JSON",
+                where=storage.redact(job.place),
+                fix="give WAT files; of WARC files, say kind = 'warc'",
+            )
     return done(collector, published)
 
 
-class _Extractor(NamedTuple):
-    """What a ``warcinfo`` record tells of who wrote the file."""
+class _Record(NamedTuple):
+    """What a record says, of a page or of the file itself."""
 
-    escapes: bool
+    payload: bytes
+    is_of_file: bool
 
 
-def _read(record: WarcRecord) -> bytes | _Extractor | Rejected:
+def _read(record: WarcRecord) -> _Record | Rejected:
     if record.content_length > _MAX_RECORD_BYTES:
         url = record.headers.get("WARC-Target-URI")
         return Rejected(Reason.TOO_LARGE_HTML, f"more than {_MAX_RECORD_BYTES} bytes", url)
-    payload = bytes(record.reader.read())
-    if record.record_type == WarcRecordType.warcinfo:
-        return _Extractor(_escapes(payload.decode("utf-8", "replace")))
-    return payload
+    is_of_file = record.record_type == WarcRecordType.warcinfo
+    return _Record(bytes(record.reader.read()), is_of_file)
 
 
 _TYPES = WarcRecordType.metadata | WarcRecordType.warcinfo
-_READ: Read[bytes | _Extractor] = _read
 
 
 class _Reader:
@@ -129,15 +136,16 @@ class _Reader:
         self._held: list[bytes] = []
         self._bytes = 0
         self._escaped = False
+        self.valid = 0
 
-    def take(self, payload: bytes | _Extractor) -> None:
-        """Take what a record tells."""
-        if isinstance(payload, _Extractor):
+    def take(self, record: _Record) -> None:
+        """Take what a record says."""
+        if record.is_of_file:
             self.flush()
-            self._escaped = payload.escapes
+            self._escaped = _escapes(record.payload.decode("utf-8", "replace"))
             return
-        self._held.append(payload)
-        self._bytes += len(payload)
+        self._held.append(record.payload)
+        self._bytes += len(record.payload)
         if self._bytes >= _BATCH_BYTES:
             self.flush()
 
@@ -146,7 +154,7 @@ class _Reader:
         if self._held:
             offsets = np.cumsum([0, *map(len, self._held)])
             batch = _Batch(b"".join(self._held), offsets, escaped=self._escaped)
-            batch.give(self._collector, self._archive)
+            self.valid += batch.give(self._collector, self._archive)
         self._held, self._bytes = [], 0
 
 
@@ -155,7 +163,7 @@ def _escapes(info: str) -> bool:
     for line in info.splitlines():
         name, _, value = line.partition(":")
         if name.strip().lower() == "extracted-date":
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(ValueError, OverflowError):
                 date = parsedate_to_datetime(value.strip())
                 return (date.year, date.month) < _UNESCAPED_SINCE
     return False
@@ -174,8 +182,11 @@ class _Batch:
         self._data, self._escaped = np.frombuffer(json, np.uint8), escaped
         self._records, self._pictures, self._signals = scan(self._data, offsets)
 
-    def give(self, collector: Collector, archive: str) -> None:
-        """Give the pictures of pages that may be used to the collector, and reject what may not."""
+    def give(self, collector: Collector, archive: str) -> int:
+        """Give the pictures of pages that may be used to the collector, and reject what may not.
+
+        Return how many records are JSON.
+        """
         readable = self._readable(collector)
         links = self._obey(readable, collector)
         pictures = self._pictures[readable[self._pictures[:, 0]]]
@@ -189,6 +200,7 @@ class _Batch:
         found = texts.append_column("href", self._strings(pictures, HREF)).filter(pa.array(known))
         if found.num_rows:
             collector.add_pictures(found, which[known], pages)
+        return int(np.count_nonzero(self._records[:, VALID]))
 
     def _readable(self, collector: Collector) -> Mask:
         """Return which records are of pages; reject what is no JSON, no success, or no HTML."""
@@ -201,18 +213,22 @@ class _Batch:
         for number in np.flatnonzero(answered & (status >= 400)).tolist():
             reason = Reason.HTTP_5XX if status[number] >= 500 else Reason.HTTP_4XX
             collector.reject(reason, str(status[number]), self._url(number))
+        for number in np.flatnonzero(answered & (status < 100)).tolist():
+            collector.reject(Reason.BAD_RECORD, "no HTTP status", self._url(number))
         html = records[:, HTML] == 1
         for number in np.flatnonzero(answered & (status == 200) & ~html).tolist():
             collector.reject(Reason.NOT_HTML, "", self._url(number))
         return valid & html & (status == 200)
 
     def _statuses(self) -> I64:
-        """Return each record's HTTP status, -1 where it is not of a response."""
+        """Return each record's HTTP status, 0 if it is none, -1 where it is not of a response."""
         begin, end = self._records[:, STATUS], self._records[:, STATUS + 1]
         found = np.full(len(begin), -1, np.int64)
         three = end - begin == 3
         digits = self._data[begin[three, None] + np.arange(3)].astype(np.int64) - ord("0")
-        found[three] = digits @ np.array([100, 10, 1])
+        codes = digits @ np.array([100, 10, 1])
+        found[end > begin] = 0
+        found[three] = np.where(((digits >= 0) & (digits <= 9)).all(axis=1), codes, 0)
         return found
 
     def _obey(self, readable: Mask, collector: Collector) -> dict[int, Links]:
@@ -251,8 +267,9 @@ class _Batch:
         based = np.flatnonzero(rows[:, BASE])
         said = self._strings(rows[based], BASE).to_pylist()
         for at, base in zip(based.tolist(), said, strict=True):
-            with contextlib.suppress(BadUrlError, TypeError):
-                bases[at] = resolve(base, bases[at])
+            if bases[at] is not None:
+                with contextlib.suppress(BadUrlError):
+                    bases[at] = resolve(base, bases[at])
         license_urls = [
             license_of(links[number], base) if number in links and base else None
             for number, base in zip(numbers.tolist(), bases, strict=True)

@@ -1,8 +1,9 @@
 """What the JSON of WAT records says, found in one walk over the bytes of many.
 
 A WAT record has one JSON object for each record of the WARC file (Common Crawl's ia-web-commons
-makes them). The walk goes through every byte, so that what is no JSON is told, but looks only at
-what stands at these places, in whatever order:
+makes them). The walk goes through every byte and follows strings, objects and arrays, so that a
+record which is cut or garbled is told; it takes no offence at how a number is written, or at a
+wrong escape. It looks only at what stands at these places, in whatever order:
 
     Envelope.WARC-Header-Metadata: WARC-Target-URI, WARC-Date
     Envelope.Payload-Metadata.HTTP-Response-Metadata
@@ -137,7 +138,7 @@ _OPT_OUT_METAS = tuple(
 _IMG = np.frombuffer(b"IMG@/src", np.uint8)
 _CREATIVE_COMMONS = np.frombuffer(b"creativecommons.org/", np.uint8)
 _LICENSE = np.frombuffer(b"license", np.uint8)
-_QUOTE, _BACKSLASH, _COMMA, _COLON = (np.uint8(ord(c)) for c in '"\\,:')
+_QUOTE, _BACKSLASH, _COMMA, _COLON, _AMPERSAND = (np.uint8(ord(c)) for c in '"\\,:&')
 _OBJECT, _END_OBJECT, _ARRAY, _END_ARRAY = (np.uint8(ord(c)) for c in "{}[]")
 _A_VALUE, _A_VALUE_OR_END, _A_KEY, _A_KEY_OR_END, _WHAT_FOLLOWS = range(5)
 
@@ -340,7 +341,7 @@ def _may_be_license(data: U8, link: I64) -> bool:
 def _addresses_us(data: U8, start: int, end: int) -> bool:
     """Return whether a meta's name may be one that holds opt-outs; an escaped one may be."""
     for k in range(start, end):
-        if data[k] == _BACKSLASH:
+        if data[k] in (_BACKSLASH, _AMPERSAND):
             return True
     for name in numba.literal_unroll(_OPT_OUT_METAS):  # noqa: SIM110 - numba inlines no generators
         if _has(data, start, end, name):

@@ -4,8 +4,9 @@ Headers and small members are read; of a picture only where it stands (``picture
 fetch takes it from there and asks nobody. A sample is WebDataset's: neighbouring members with one
 key, which is the path up to the first dot of the file name. Members without a dot are no sample's.
 
-A picture whose URL is not known is called ``wds:SHARD/KEY``. A sample whose text or metadata is
-nothing but zero bytes was removed (``shards/README.md``, "Removed samples"), and is left out.
+A picture whose URL is not known is called ``wds:FOLDER/SHARD/KEY``, by the place of its shard. A
+sample whose text or metadata is nothing but zero bytes was removed (``shards/README.md``, "Removed
+samples"), and is left out.
 
 In memory are one sample, and one batch of rows.
 """
@@ -48,6 +49,8 @@ NAMELESS = "wds:"
 _BATCH_ROWS = 1 << 13
 _BATCH_CHARS = 8 << 20
 _MAX_SMALL_BYTES = 4 << 20
+_MAX_TEXTS = 1000
+"""Texts of a sample that make pairs; 4 MiB of metadata may hold a million."""
 _LOOK_UPS = 16
 
 
@@ -86,15 +89,34 @@ def _expanded(path: str) -> list[str]:
 
 
 def _names(places: list[str]) -> list[str]:
-    """Return what to call each shard: its file name, with as many folders as tell it apart."""
-    names, folders = [storage.name_of(place) for place in places], 1
-    while repeated := {name for name, count in Counter(names).items() if count > 1}:
-        folders += 1
+    """Return what to call each shard: its folder's name and its own.
+
+    Other shards do not matter, so that a name stays when some are added; but of shards that would
+    have one name, each gets as many more folders as tell them apart.
+    """
+    parts = [_parts(place) for place in places]
+    names, taken = ["/".join(some[-2:]) for some in parts], 2
+    while taken < max(map(len, parts), default=0):
+        repeated = {name for name, count in Counter(names).items() if count > 1}
+        if not repeated:
+            break
+        taken += 1
         names = [
-            "/".join(place.split("/")[-folders:]) if name in repeated else name
-            for place, name in zip(places, names, strict=True)
+            "/".join(some[-taken:]) if name in repeated else name
+            for some, name in zip(parts, names, strict=True)
         ]
     return names
+
+
+def _parts(place: str) -> list[str]:
+    """Return folders and name of a place: what signs a URL is no part, or comes before them all."""
+    query = ""
+    if place.startswith(("http://", "https://")):
+        place, _, query = place.partition("?")
+        scheme, _, rest = place.partition("://")
+        host, slash, path = rest.partition("/")
+        place = f"{scheme}:/{host.rpartition('@')[2]}{slash}{path}"
+    return [part for part in [query, *place.split("/")] if part not in ("", ".")]
 
 
 def run(job: ShardJob) -> Done:
@@ -159,7 +181,11 @@ def samples(
             if found.size > _MAX_SMALL_BYTES:
                 yield Fault(f"{key}.{ending} has {found.size} bytes", found.offset)
             else:
-                sample.small[ending] = stream.read(found.size)
+                data = stream.read(found.size)
+                if len(data) == found.size:
+                    sample.small[ending] = data
+                else:  # the shard shrank after its size was asked for
+                    yield Fault(f"{key}.{ending} is cut short", found.offset)
     if sample is not None:
         yield sample
 
@@ -241,7 +267,7 @@ class _Shard:
             return {}
 
     def _texts(self, sample: Sample, metadata: dict[str, Any]) -> list[str]:
-        """Return a sample's distinct texts, white space collapsed, none empty."""
+        """Return a sample's distinct texts, white space collapsed, none empty, not too many."""
         found: list[str] = []
         for ending in self._source.texts:
             try:
@@ -252,7 +278,11 @@ class _Shard:
             value = metadata.get(key)
             found += [v for v in (value if isinstance(value, list) else [value]) if _is_text(v)]
         collapsed = (" ".join(text.split()) for text in found)
-        return [text for text in dict.fromkeys(collapsed) if text]
+        texts = [text for text in dict.fromkeys(collapsed) if text]
+        if len(texts) > _MAX_TEXTS:
+            what = f"{sample.key}: {len(texts)} texts, of which {_MAX_TEXTS} are taken"
+            self._reject(Reason.BAD_RECORD, what)
+        return texts[:_MAX_TEXTS]
 
     def _add(self, key: str, picture: Member, texts: list[str], metadata: dict[str, Any]) -> None:
         source = self._source
@@ -269,11 +299,12 @@ class _Shard:
             )
             return
         at = f"{self._job.place}@{picture.offset}+{picture.size}"
+        shared = sum(len(value or "") for value in (url, name, page_url, license_url, at))
         for text in texts:
             self._rows.append((url, name, text, page_url, license_url, at))
-            self._chars += len(text) + len(name) + len(at) + len(url or "")
-        if len(self._rows) >= _BATCH_ROWS or self._chars >= _BATCH_CHARS:
-            self._flush()
+            self._chars += shared + len(text)
+            if len(self._rows) >= _BATCH_ROWS or self._chars >= _BATCH_CHARS:
+                self._flush()
 
     def _flush(self) -> None:
         """Hand on what is held."""

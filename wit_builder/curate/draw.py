@@ -34,7 +34,6 @@ from wit_builder.tables import IMAGES, KEPT, SELECTED, Outcome, Reason, conform
 from wit_builder.units import Done
 
 _UNKNOWN, _ALIVE, _DEAD = 0, 1, 2
-_EARLIER = -1  # the "round" of all earlier generations
 
 THRESHOLDS = pa.schema(
     [
@@ -137,7 +136,7 @@ def outcomes(images: list[list[str]], seed: int, earlier: Earlier = Earlier()) -
     columns = ["uid", "url", "query_ids", "outcome", "sha256"]
     empty = pa.schema([IMAGES.field(c) for c in columns]).empty_table()
     tables = [empty.append_column("round", pa.array([], pa.int32()))]
-    for number, urls in enumerate([earlier.images, *images], _EARLIER):
+    for number, urls in enumerate(images):
         for url in urls:
             table = storage.read_parquet(url, columns)
             table = table.cast(empty.schema)
@@ -152,13 +151,23 @@ def outcomes(images: list[list[str]], seed: int, earlier: Earlier = Earlier()) -
     first = np.ones(len(digest), np.bool_)
     if len(digest) > 1:
         first[1:] = pc.not_equal(digest[1:], digest[:-1]).to_numpy(zero_copy_only=False)
-    ours = living["round"].to_numpy() > _EARLIER
-    dead = pc.and_(pc.equal(rows["outcome"], Outcome.DEAD), pc.greater(rows["round"], _EARLIER))
+    known = pc.is_in(living["sha256"], value_set=_pictures_of(earlier))
+    first &= ~known.to_numpy(zero_copy_only=False).astype(np.bool_)
     return Outcomes(
-        alive=living.filter(pa.array(first & ours)),
-        doubled=living.filter(pa.array(~first & ours)),
-        dead=rows.filter(dead),
+        alive=living.filter(pa.array(first)),
+        doubled=living.filter(pa.array(~first)),
+        dead=rows.filter(pc.equal(rows["outcome"], Outcome.DEAD)),
     )
+
+
+def _pictures_of(earlier: Earlier) -> pa.ChunkedArray:
+    """Return the digests of the pictures that earlier generations keep or could keep."""
+    found = [pa.array([], pa.string())]
+    for url in earlier.images:
+        table = storage.read_parquet(url, ["outcome", "sha256"])
+        alive = table.filter(pc.equal(table["outcome"], Outcome.ALIVE))
+        found += [chunk.cast(pa.string()) for chunk in alive["sha256"].chunks]
+    return pa.chunked_array(found, pa.string())
 
 
 def _caps(queries: int, balance: BalanceSection, earlier: Earlier) -> I64:

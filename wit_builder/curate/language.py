@@ -3,8 +3,11 @@
 The model (the compressed one, 0.9 MB, "lite" to the package) is a file of that package, and is
 opened by its place there: nothing that could download another one is even imported. It tells 176
 languages apart and is often wrong on a text of a few words; ``language_min_score`` is there for
-that. fastText's own description: Joulin et al., "Bag of Tricks for Efficient Text Classification"
-(arXiv 1607.01759) and fasttext.cc/docs/en/language-identification.html.
+that. Of many single words (``Hund``, but also ``dog``), and of numbers and emoji, it knows nothing
+at all, and answers as for an empty text: these have no language here.
+
+fastText's own description: Joulin et al., "Bag of Tricks for Efficient Text Classification" (arXiv
+1607.01759) and fasttext.cc/docs/en/language-identification.html.
 """
 
 from __future__ import annotations
@@ -59,9 +62,9 @@ class Told(NamedTuple):
     """The languages of texts.
 
     Attributes:
-        codes: of all texts.
-        refused: the texts whose language is not wanted, or told with too low a score.
-        details: language and score of each of those, as ``de 0.93``.
+        codes: of all texts; null where the model knows nothing of the text.
+        refused: the texts whose language is unknown, not wanted, or told with too low a score.
+        details: language and score of each of those, as ``de 0.93``; ``unknown`` if it has none.
     """
 
     codes: pa.Array
@@ -80,11 +83,15 @@ def tell(texts: pa.Array, section: MatchSection) -> Told:
     refused = ~wanted.to_numpy(zero_copy_only=False) | (scores < section.language_min_score)
     # a row in Python, half a microsecond: little beside what telling its language took
     said = zip(codes.filter(pa.array(refused)).to_pylist(), scores[refused], strict=True)
-    return Told(codes, refused, [f"{code} {score:.2f}" for code, score in said])
+    details = ["unknown" if code is None else f"{code} {score:.2f}" for code, score in said]
+    return Told(codes, refused, details)
 
 
 def detect(texts: pa.Array) -> tuple[pa.Array, npt.NDArray[np.float64]]:
     """Return the likeliest language of every text, and its score, at most 1.
+
+    A text that gets the answer of the empty text, to the last bit of its score, has nothing in it
+    that the model knows: its language is null, and its score 0.
 
     Texts all in capitals are read in lower case: the model has seen few of them, and takes them for
     Japanese or German. The same text gets the same answer, wherever it stands.
@@ -97,12 +104,23 @@ def detect(texts: pa.Array) -> tuple[pa.Array, npt.NDArray[np.float64]]:
     """
     lower = pc.if_else(pc.utf8_is_upper(texts), pc.utf8_lower(texts), texts)
     encoded = pc.replace_substring(lower, "\n", " ").dictionary_encode()
-    predict = _model().predict
     # a call a distinct text: 18 us for one of 70 characters, nearly all of it within fastText
-    found = [predict(text) for text in encoded.dictionary.to_pylist()]
-    codes = pa.array([labels[0].removeprefix(_LABEL) for labels, _ in found], pa.string())
-    scores = np.array([min(float(probabilities[0]), 1.0) for _, probabilities in found])
+    found = [_likeliest(text) for text in encoded.dictionary.to_pylist()]
+    nothing = _of_nothing()
+    codes = pa.array([None if told == nothing else told[0] for told in found], pa.string())
+    scores = np.array([0.0 if told == nothing else min(told[1], 1.0) for told in found])
     return codes.take(encoded.indices), scores[encoded.indices.to_numpy()]
+
+
+def _likeliest(text: str) -> tuple[str, float]:
+    labels, scores = _model().predict(text)
+    return labels[0].removeprefix(_LABEL), float(scores[0])
+
+
+@functools.cache
+def _of_nothing() -> tuple[str, float]:
+    """Return what the model answers if it knows nothing of a text: its prior, "en" at 0.12."""
+    return _likeliest("")
 
 
 @functools.cache

@@ -15,10 +15,10 @@ from __future__ import annotations
 
 WORDS = """
 image images img imgs picture pictures pic pics photo photos photograph photographs graphic graphics
-illustration logo logos logotype icon icons avatar avatars banner banners spacer placeholder
+illustration logo logos logotype icon icons avatars banner banners spacer placeholder
 thumbnail thumbnails thumb thumbs loading loader preloader advertisement advertisements advert ads
 slide slides slider slideshow carousel screenshot screenshots gallery figure fig page favicon
-untitled undefined null nan alt attachment
+undefined null nan alt attachment
 bild bilder foto fotos fotografie abbildung grafik vorschaubild platzhalter anzeige werbung galerie
 symbolbild titelbild beitragsbild produktbild profilbild
 imagen imágenes fotografía fotografías logotipo icono iconos miniatura anuncio publicidad cargando
@@ -36,6 +36,9 @@ resim resimler fotoğraf görsel görseli simge reklam εικόνα φωτογρ
 """
 """Words of a text that say nothing, alone, together, or with a number (``image 3``)."""
 
+TITLES = "avatar untitled unnamed"
+"""Such words that are titles, too: they say something beside a year (``Avatar (2009)``)."""
+
 NEUTRAL = """
 a an the of this at on by for and or in no new main default full small large medium big mini tiny
 original final edited copy scaled resized cropped optimized compressed web mobile desktop retina
@@ -43,24 +46,35 @@ view zoom hero header footer cover background bg featured feature post blog arti
 item gallery profile user author company site website brand client partner sponsor member team
 home am pm um uhr kopie kopia copia copie
 de del da do la le les el il der die das des ein eine von zu un une uno una het een d l
-écran pantalla tela schermo экрана
+écran pantalla tela schermo экрана ekranu à às las alle om kl o в 上午 下午
 """
 """Words that say nothing beside one of ``WORDS`` (``the product image``), but may alone."""
 
 NAMES = """
-img dsc dscn dscf dscs imgp pict kimg cimg hpim sany pxl mvimg gopr dji fbimg vid wp
-whatsapp screenshot screenshots screen shot scan scanned capture snapshot untitled
-bildschirmfoto schermata captura снимок スクリーンショット 스크린샷 截屏 截图 屏幕截图
+img dsc dscn dscf dscs imgp pict kimg cimg hpim sany pxl mvimg gopr fbimg mmexport
+screenshot screenshots scan scanned bildschirmfoto schermata captura schermafbeelding skärmavbild
+skjermbilde skærmbillede zrzut снимок スクリーンショット 스크린샷 截屏 截图 屏幕截图 屏幕快照
+微信图片 微信截图 qq图片 qq截图
 """
 """What cameras, phones and programs call their files, before a number (``DSC00012``)."""
+
+PRODUCTS = """
+dji gopro wp vid screen shot capture snapshot whatsapp kakaotalk shutterstock adobestock gettyimages
+istock istockphoto depositphotos dreamstime fotolia alamy pexels pixabay
+"""
+"""The same, of words that are more than that: among other words (``DJI Mini 2``, ``WhatsApp logo``)
+they are a name only with the digits of a date or an id.
+"""
 
 UNSPACED_NAMES = "mg sam cam gh fb received signal telegram snapchat burst pano hdr ekran"
 """The same, where the text is one word: ``_MG_1234``, but not ``500 mg``."""
 
 UNSPACED_NEUTRAL = (
-    "n o b s m z k c q h w v e x p t rs px scaled rotated min thumb cropped hd uhd rgb"
+    "n b s m z k c q h w v e x p t rs px xs xl xxl wa scaled rotated min thumb cropped hd uhd rgb "
+    "white black grey gray dark light blue green red color colour transparent horizontal vertical "
+    "inverted"
 )
-"""What else such names have in them: ``12345678_101_n``, ``photo-e1597853-300x200``."""
+"""What else they have in them: ``12345678_101_n``, ``photo-e1597853-300x200``, ``logo-white``."""
 
 ENDINGS = "jpg jpeg jpe jfif png gif webp bmp tif tiff svg avif heic heif ico"
 """Endings of pictures' names; none is longer than four letters."""
@@ -158,6 +172,42 @@ image not found
 no photo available
 image coming soon
 photo coming soon
+image may contain text
+no photo description available
+no image description available
+no automatic alt text available
+no alt text provided for this image
+no alternative text description for this image
+alt text
+image alt text
+image alt
+image title
+image description
+image caption
+photo caption
+photo title
+tracking pixel
+transparent pixel
+1x1
+1px
+screen shot
+stock photo
+stock image
+next slide
+previous slide
+next image
+previous image
+next photo
+previous photo
+menu icon
+search icon
+close icon
+play icon
+menu button
+search button
+close button
+next button
+previous button
 coming soon
 not available
 please wait
@@ -310,6 +360,14 @@ xem thêm
 อ่านต่อ
 """
 """Whole texts that say nothing, one a line: what the page wants done, and controls of the page."""
+
+NAMESAKES = """
+figure 8
+figure of 8
+the big picture
+big picture
+"""
+"""Whole texts that are kept though each of their words says nothing, one a line."""
 
 
 def lines(text: str) -> list[str]:

@@ -68,6 +68,11 @@ class RunFolder(msgspec.Struct, frozen=True):
         return found
 
     @property
+    def has_shards(self) -> bool:
+        """Whether the first generation was packed."""
+        return storage.exists(storage.join(self.root, "g0", "shards", DATASET))
+
+    @property
     def shards(self) -> list[str]:
         """The folders of the packed data set; a later generation may add none."""
         folders = [storage.join(self.root, name, "shards") for name in self.generations]

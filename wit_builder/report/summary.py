@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from wit_builder import storage
+from wit_builder.errors import StorageError
 from wit_builder.report.count import Round
 from wit_builder.report.folder import RunFolder
 
@@ -43,6 +44,20 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     rounds: list[Round]
     dataset: Packed
     pairs_kept: int
+
+
+def refuse_unbuilt(root: str) -> None:
+    """Refuse to tell of a run that no build has come to the end of.
+
+    Raises:
+        StorageError: there are no shards yet.
+    """
+    if not RunFolder(root).has_shards:
+        raise StorageError(
+            "nothing to report on yet: there are no shards",
+            where=storage.redact(root),
+            fix="build it to the end with wit build, or look at the tables of the stages so far",
+        )
 
 
 def read_summary(root: str) -> Summary:

@@ -22,7 +22,11 @@ META_NAMES = ("robots", TOKEN, TDM_RESERVATION)
 
 _VALUED = frozenset({"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"})
 """Directives with a value after a colon; anything else before a colon is an agent's name."""
-_WORD = re.compile(r"(?:([a-z*][\w*.-]*)(?:/[\w.-]*)?\s*:\s*)?([^\s,;:]+)")
+# Whatever stands around a word (quotes, NUL, bytes of another charset) does not hide it.
+_WORD = re.compile(
+    r"(?:([a-z*][\w*.-]{0,63})(?:/[\w.-]{0,63})?\s*:[^\w,;]*)?(\w+(?:-\w+)*)", re.ASCII
+)
+_NAME = re.compile(r"\w+(?:-\w+)*", re.ASCII)
 
 Pairs = Iterable[tuple[str, str]]
 
@@ -47,11 +51,11 @@ def opt_outs(headers: Pairs = (), metas: Pairs = ()) -> list[str]:
             case "content-usage":
                 found |= {TRAIN_AI_NO} if forbids_training(value) else set()
     for name, content in metas:
-        match name.strip().lower():
-            case addressed if addressed in {"robots", TOKEN}:
-                found |= _directives(content)
-            case "tdm-reservation":
-                found |= _reservation(content)
+        names = set(_NAME.findall(name.lower()))  # some pages name several at once
+        if names & {"robots", TOKEN}:
+            found |= _directives(content)
+        if TDM_RESERVATION in names:
+            found |= _reservation(content)
     return sorted(found)
 
 
@@ -62,7 +66,10 @@ def forbids_training(content_usage: str) -> bool:
 
 
 def _reservation(value: str) -> set[str]:
-    return {TDM_RESERVATION} if value.strip() == "1" else set()
+    """Return the signal where an item of a value is 1, whatever its parameters and quotes."""
+    items = (item.partition(";")[0] for item in value.split(","))
+    reserved = any(re.sub(r"\W+", "", item, flags=re.ASCII) == "1" for item in items)
+    return {TDM_RESERVATION} if reserved else set()
 
 
 def _directives(line: str) -> set[str]:
