@@ -343,3 +343,12 @@ def test_a_file_of_another_kind_is_an_error(tmp_path: Path) -> None:
     metadata = record(0, b"{}", kind="metadata")
     with pytest.raises(ArchiveError, match=r"without a record .*'wat'"):
         crawl(tmp_path, member(metadata) + member(metadata))
+
+
+def test_a_page_unpacked_by_its_archive(tmp_path: Path) -> None:
+    """A page that is plain, though its header still says gzip, is read; old crawls have such."""
+    headers = ["Content-Type: text/html", "Content-Encoding: gzip"]
+    body = b"<!DOCTYPE html><img src=a.jpg alt=plain>"
+    _, found, rejected = crawl(tmp_path, member(record(0, body, http=headers)) + member(record(1)))
+    assert found["text"].to_pylist() == ["plain", "picture 1"]
+    assert rejected.num_rows == 0

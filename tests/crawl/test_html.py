@@ -14,6 +14,7 @@ from wit_builder.tables import TextFrom
 
 PAGE = "https://page.example/dir/p.html"
 HERE = "https://page.example/dir/"
+CC_BY = "https://creativecommons.org/Licenses/by/4.0/"
 
 
 def pairs(html: str | bytes, charset: str | None = None) -> list[tuple[str, str, str]]:
@@ -141,52 +142,6 @@ def test_pairs(html: str, expected: list[tuple[str, str, str]]) -> None:
     assert pairs(html) == expected
 
 
-@pytest.mark.parametrize(
-    ("body", "charset"),
-    [
-        pytest.param("<img src=a alt='Žluťoučký'>".encode(), None, id="nothing-declared"),
-        pytest.param("<img src=a alt='Žluťoučký'>".encode("cp1250"), "windows-1250", id="header"),
-        pytest.param(
-            "<meta charset=iso-8859-2><img src=a alt='Žluťoučký'>".encode("iso-8859-2"),
-            None,
-            id="meta",
-        ),
-        pytest.param(
-            "<meta http-equiv=Content-Type content='text/html; charset=windows-1250'>"
-            "<img src=a alt='Žluťoučký'>".encode("cp1250"),
-            None,
-            id="meta-http-equiv",
-        ),
-        pytest.param(
-            b"\xef\xbb\xbf" + "<meta charset=latin1><img src=a alt='Žluťoučký'>".encode(),
-            "iso-8859-1",
-            id="bom-wins",
-        ),
-        pytest.param(
-            b"\xff\xfe" + "<img src=a alt='Žluťoučký'>".encode("utf-16-le"), None, id="utf-16"
-        ),
-        pytest.param("<img src=a alt='Žluťoučký'>".encode(), "no-such-charset", id="unknown-label"),
-        pytest.param("<img src=a alt='Žluťoučký'>".encode(), "base64", id="not-a-text-encoding"),
-        pytest.param(
-            "<meta charset=utf-16><img src=a alt='Žluťoučký'>".encode(), None, id="utf-16-is-a-lie"
-        ),
-    ],
-)
-def test_charset(body: bytes, charset: str | None) -> None:
-    """The charset is told by byte-order mark, header or meta, in this order, else UTF-8."""
-    assert pairs(body, charset) == [("a", "Žluťoučký", "alt")]
-
-
-def test_latin1_means_windows_1252() -> None:
-    """The label iso-8859-1 is read as the Encoding Standard says."""
-    assert pairs(b"<img src=a alt='\x93caf\xe9\x94'>", "ISO-8859-1")[0][1] == "“café”"
-
-
-def test_wrong_charset() -> None:
-    """Bytes that do not fit the declared charset become replacement characters; the rest stays."""
-    assert pairs(b"<img src=a alt='caf\xe9 dog'>", "utf-8")[0][1] == "caf\ufffd dog"
-
-
 def test_nul_bytes() -> None:
     """NUL bytes do not end a page or a text."""
     assert pairs(b"<p>\0</p><img src=a alt='a\0b'><img src=b alt=c>") == [
@@ -242,6 +197,9 @@ def test_page_opt_out(meta: str) -> None:
             "https://creativecommons.org/licenses/by/4.0/",
         ),
         ("<a href=https://creativecommons.org/about>", None),
+        ("<a rel=license href=a></a><link rel=license href=b>", HERE + "a"),
+        ("<link rel=license href=b><a rel=license href=a>", HERE + "b"),
+        ("<a href=HTTPS://CreativeCommons.org/Licenses/by/4.0/>", CC_BY),
         ("<a rel=license href='javascript:x'>", None),
     ],
 )
@@ -303,6 +261,20 @@ def repeated(piece: str, size_bytes: int) -> bytes:
         ),
         pytest.param(b"<p " + repeated("a# ", 1_000_000), "attributes", id="attributes"),
         pytest.param(repeated("<html a#>", 250_000), "attributes", id="merged-into-html"),
+        pytest.param(
+            b"<p " + repeated("a# ", 230_000) + b">", "attributes", id="attributes-of-one-tag"
+        ),
+        pytest.param(
+            (b"<p " + repeated("a# ", 100_000) + b">") * 13, "attributes", id="of-several-tags"
+        ),
+        pytest.param(
+            b"<p " + repeated("a#='>'", 480_000) + b">", "attributes", id="quoted-ends-of-tags"
+        ),
+        pytest.param(
+            b"<p " + repeated("<a# b# c# d# e# ", 300_000) + b">",
+            "attributes",
+            id="tags-as-attributes",
+        ),
         pytest.param(repeated("<x#>", 1_000_000), "nested", id="unknown-elements"),
         pytest.param(repeated("<x#></x#>", 1_500_000), "names", id="names"),
     ],
@@ -329,6 +301,8 @@ def test_hostile_pages_are_refused(body: bytes, why: str) -> None:
             b"<picture><source srcset=a>" + b"<img alt=x>" * 30_000, id="one-picture-of-many"
         ),
         pytest.param(b"<svg>" + b"<path d=x />" * 60_000, id="empty-elements"),
+        pytest.param(b"<p " + repeated("a# ", 20_000) + b">", id="thousands-of-attributes"),
+        pytest.param(b"<script>" + b"if(a<b)c='d';" * 30_000 + b"</script>", id="no-tags-at-all"),
     ],
 )
 def test_large_pages_are_read(body: bytes) -> None:

@@ -33,7 +33,7 @@ LAZY_SETS = ("srcset", "data-srcset", "data-lazy-srcset")
 # costs a microsecond, and a page has as many metas and ten times as many links as pictures.
 _NAMED = ", ".join(f'[name*="{name}" i]' for name in META_NAMES)
 _ELEMENTS = (
-    f'img, base[href], meta:is({_NAMED}), figcaption, '
+    f"img, base[href], meta:is({_NAMED}), figcaption, "
     ':is(a, link):is([rel~="license" i], [href*="creativecommons.org/" i])'
 )
 # Copies of a selected option's content are not made: they would repeat its pictures, in 7 % more

@@ -174,6 +174,7 @@ class _UndecodableError(ValueError):
     """A body whose transfer or content encoding is not what its header says."""
 
 
+_GZIPS = frozenset({"gzip", "x-gzip"})
 _DECODERS: dict[str, Any] = {
     "gzip": GzipReader,
     "x-gzip": GzipReader,
@@ -189,8 +190,8 @@ def _body(record: WarcRecord, http: Any, size: int) -> bytes:
     for name in ("transfer-encoding", "content-encoding"):
         lines = [value for key, value in http.to_tuples() if key.lower() == name]
         for coding in reversed(",".join(lines).lower().replace(" ", "").split(",")):
-            if coding in {"", "identity"}:
-                continue
+            if coding in {"", "identity"} or (coding in _GZIPS and raw[:1] == b"<"):
+                continue  # archives of ten years ago undid gzip and left the header
             try:
                 raw = _decoded(raw, coding, size)
             except (KeyError, *BROKEN) as error:
