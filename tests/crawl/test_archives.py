@@ -185,7 +185,7 @@ def test_not_a_warc(tmp_path: Path, data: bytes) -> None:
         pytest.param({"body": b"<img src=data:x alt=x>"}, "bad_url", id="data-uri"),
         pytest.param({"url": "http://user:secret@h.example/"}, "bad_url", id="credentials"),
         pytest.param(
-            {"http": ["Content-Type: text/html", "Content-Encoding: gzip"]},
+            {"http": ["Content-Type: text/html", "Content-Encoding: gzip"], "body": b"no gzip"},
             "bad_record",
             id="not-gzip",
         ),

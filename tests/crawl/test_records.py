@@ -70,6 +70,6 @@ def test_encodings_are_undone(tmp_path: Path, codings: list[str], body: bytes) -
 @pytest.mark.parametrize("coding", ["deflate", "gzip", "br"])
 def test_what_is_not_encoded_so(tmp_path: Path, coding: str) -> None:
     """A page that is not encoded as its header says is rejected."""
-    found = only(tmp_path, [f"Content-Encoding: {coding}"], PAGE)
+    found = only(tmp_path, [f"Content-Encoding: {coding}"], b"of no encoding " + PAGE)
     assert isinstance(found, Rejected)
     assert coding in found.detail

@@ -21,6 +21,7 @@ I64 = npt.NDArray[np.int64]
 
 _SLASH, _BACKSLASH, _DOT, _COLON, _HYPHEN = (np.uint8(ord(c)) for c in "/\\.:-")
 _PERCENT, _SPACE, _QUERY, _FRAGMENT = (np.uint8(ord(c)) for c in "% ?#")
+_H = np.uint8(ord("h"))
 _HTTP, _HTTPS = (np.frombuffer(scheme, np.uint8) for scheme in (b"http://", b"https://"))
 _HEX = np.frombuffer(b"0123456789ABCDEF", np.uint8)
 
@@ -94,6 +95,12 @@ def _join(data: U8, offsets: I64, base: U8, base_offsets: I64, which: I64, out: 
         while at < end and data[end - 1] <= _SPACE:
             end -= 1
         begin = size
+        if at < end and data[at] == _H and _is_normal(data, at, end):
+            for k in range(at, end):
+                out[size] = data[k]
+                size += 1
+            ends[i + 1] = size
+            continue
         if which[i] >= 0:
             first, last = base_offsets[which[i]], base_offsets[which[i] + 1]
             for k in range(first, first + _left_out(data, at, end, base, first, last)):

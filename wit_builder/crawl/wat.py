@@ -190,16 +190,19 @@ class _Batch:
         readable = self._readable(collector)
         links = self._obey(readable, collector)
         pictures = self._pictures[readable[self._pictures[:, 0]]]
-        texts, place = _texts(self._strings(pictures, ALT), self._strings(pictures, TITLE))
+        said = pictures[(pictures[:, ALT + 1] > pictures[:, ALT]) | (pictures[:, TITLE] > 0)]
+        texts, place = _texts(self._strings(said, ALT), self._strings(said, TITLE))
         if silent := len(pictures) - len(np.unique(place)):
             collector.counts[f"rejected:{Reason.NO_TEXT}"] += silent
-        pictures = pictures[place]
+        pictures = said[place]
         numbers, which = np.unique(pictures[:, 0], return_inverse=True)
         pages = self._pages(numbers, links, archive, collector)
+        found = texts.append_column("href", self._strings(pictures, HREF))
         known = pc.is_valid(pages["base"]).to_numpy()[which]
-        found = texts.append_column("href", self._strings(pictures, HREF)).filter(pa.array(known))
+        if not known.all():
+            found, which = found.filter(pa.array(known)), which[known]
         if found.num_rows:
-            collector.add_pictures(found, which[known], pages)
+            collector.add_pictures(found, which, pages)
         return int(np.count_nonzero(self._records[:, VALID]))
 
     def _readable(self, collector: Collector) -> Mask:
