@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wit_builder import storage
-from wit_builder.crawl import wat, wat_json
+from wit_builder.crawl import candidates, wat, wat_json
 from wit_builder.crawl.candidates import Output
 from wit_builder.crawl.json_strings import strings
 from wit_builder.crawl.wat import WatJob
@@ -402,3 +402,31 @@ def test_what_is_told_valid_is_valid(documents: list[dict[str, Any]], data: Any)
     except ValueError:
         return  # the walk passes over some details, such as how a number is written
     assert found.records[0, wat_json.VALID]
+
+
+def test_long_addresses_of_a_page_are_written_in_slices(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a page says of itself is written with each picture, so that is what bounds a batch."""
+    monkeypatch.setattr(candidates, "BATCH_CHARS", 20_000)
+    url = "http://h.example/" + "a" * 3000 + "/"
+    pictures = [image(f"{n}.jpg", alt=f"text {n}") for n in range(40)]
+    _, found, _ = crawl(tmp_path, page(pictures, url=url))
+    assert found["url"].to_pylist() == [f"{url}{n}.jpg" for n in range(40)]
+    batches = list(storage.read_batches(str(tmp_path / "g0/candidates/wat-00000.arrow")))
+    assert max(batch.num_rows for batch in batches) < 5
+
+
+def test_no_secret_of_a_page_is_kept(tmp_path: Path) -> None:
+    """A page whose URL has credentials gives nothing, even with a base, and they are not told."""
+    url = "http://user:SECRET@h.example/"
+    picture = [image("a.jpg", alt="x")]
+    _, found, rejected = crawl(
+        tmp_path,
+        page(picture, url=url, head={"Base": "http://b.example/"}),
+        page(picture, url=url, headers={"X-Robots-Tag": "noai"}),
+        page(picture, url=url, status="404"),
+    )
+    assert found.num_rows == 0
+    assert sorted(r for r, _ in reasons(rejected)) == ["bad_url", "http_4xx", "opt_out_header"]
+    assert "SECRET" not in str(rejected.to_pylist())
