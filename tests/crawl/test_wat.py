@@ -285,6 +285,13 @@ def test_a_page_broken_in_its_links_gives_nothing(tmp_path: Path) -> None:
     assert reasons(rejected) == [("bad_record", "not JSON")]
 
 
+def test_a_file_of_empty_records(tmp_path: Path) -> None:
+    """Each is no JSON, though there is nothing to go through."""
+    _, found, rejected = crawl(tmp_path, b"", b"")
+    assert found.num_rows == 0
+    assert reasons(rejected) == [("bad_record", "not JSON")] * 2
+
+
 def test_damage_in_the_middle(tmp_path: Path) -> None:
     """A garbage member and a record with a wrong length cost themselves alone."""
     payloads = [json.dumps(page([image(f"{n}.jpg", alt=f"text {n}")])).encode() for n in range(4)]

@@ -136,12 +136,13 @@ class Collector:
         bases = pages["base"].combine_chunks()
         urls, bad = resolve_urls(pictures["href"].combine_chunks(), bases, which)
         self._reject_urls(bad, which, pages)
-        place = pa.array(which)
-        columns = {name: pages[name].take(place) for name in PAGES.names[1:]}
-        columns |= {"url": urls, "text": pictures["text"], "text_from": pictures["text_from"]}
-        columns["picture_at"] = pa.nulls(len(urls), pa.string())
-        found = pa.table([columns[name] for name in FOUND.names], FOUND.names)
-        self.add(found.filter(pc.is_valid(urls)) if bad else found)
+        found = pictures.append_column("url", urls).append_column("place", pa.array(which))
+        if bad:
+            found = found.filter(pc.is_valid(urls))
+        columns = {name: found[name] for name in ("url", "text", "text_from")}
+        columns |= {name: pages[name].take(found["place"]) for name in PAGES.names[1:]}
+        columns["picture_at"] = pa.nulls(found.num_rows, pa.string())
+        self.add(pa.table([columns[name] for name in FOUND.names], FOUND.names))
 
     def _reject_urls(self, bad: Bad, which: I64, pages: pa.Table) -> None:
         page_urls = pages["page_url"].to_pylist() if bad else []

@@ -13,11 +13,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from wit_builder.crawl.blocks import address_of, copy
 from wit_builder.hashing import binary_buffers
 
 U8 = npt.NDArray[np.uint8]
 I32 = npt.NDArray[np.int32]
 I64 = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
 
 _SLASH, _BACKSLASH, _DOT, _COLON, _HYPHEN = (np.uint8(ord(c)) for c in "/\\.:-")
 _PERCENT, _SPACE, _QUERY, _FRAGMENT = (np.uint8(ord(c)) for c in "% ?#")
@@ -52,7 +54,7 @@ for _character in b"./?":
 _STAY = "20 22 23 25 3C 3E 5B 5C 5D 7B 7C 7D"
 
 
-def _escapes(more: str) -> npt.NDArray[np.bool_]:
+def _escapes(more: str) -> Mask:
     table = np.zeros(256, np.bool_)
     table[128:] = True
     for code in f"{_STAY} {more}".split():
@@ -63,7 +65,7 @@ def _escapes(more: str) -> npt.NDArray[np.bool_]:
 _STAY_IN_PATH, _STAY_IN_QUERY = _escapes("2F"), _escapes("26 2B 3D 3B")
 
 
-def joined(hrefs: pa.Array, bases: pa.Array, which: I64) -> tuple[pa.Array, npt.NDArray[np.bool_]]:
+def joined(hrefs: pa.Array, bases: pa.Array, which: I64) -> tuple[pa.Array, Mask]:
     """Return what addresses mean on their pages, and for which of them that is plainly right.
 
     Args:
@@ -76,16 +78,19 @@ def joined(hrefs: pa.Array, bases: pa.Array, which: I64) -> tuple[pa.Array, npt.
     longest = int(np.max(np.diff(base_offsets), initial=0))
     # a space becomes three bytes, and an odd address has one more
     out = np.empty(3 * int(offsets[-1] - offsets[0]) + (longest + 1) * len(hrefs), np.uint8)
-    ends = _join(data, offsets, base, base_offsets, which, out)
     normal = np.empty(len(hrefs), np.bool_)
-    _tell_normal(out, ends, normal)
+    ends = _join((data, offsets), (base, base_offsets), which, out, normal)
     buffers = [None, pa.py_buffer(ends), pa.py_buffer(out[: ends[-1]].tobytes())]
     return pa.Array.from_buffers(pa.string(), len(hrefs), buffers), normal
 
 
 @numba.njit(cache=True, nogil=True)
-def _join(data: U8, offsets: I64, base: U8, base_offsets: I64, which: I64, out: U8) -> I32:
-    """Write every address; return where each ends (from 0)."""
+def _join(hrefs: tuple[U8, I64], bases: tuple[U8, I64], which: I64, out: U8, normal: Mask) -> I32:
+    """Write every address, and whether it is plainly normal; return where each ends (from 0)."""
+    data, offsets = hrefs
+    base, base_offsets = bases
+    source, target = address_of(data), address_of(out)
+    prefix = address_of(base)
     ends = np.zeros(offsets.size, np.int32)
     size = 0
     for i in range(offsets.size - 1):
@@ -96,18 +101,15 @@ def _join(data: U8, offsets: I64, base: U8, base_offsets: I64, which: I64, out: 
             end -= 1
         begin = size
         if at < end and data[at] == _H and _is_normal(data, at, end):
-            for k in range(at, end):
-                out[size] = data[k]
-                size += 1
-            ends[i + 1] = size
+            size += copy(source + at, target + size, end - at)
+            ends[i + 1], normal[i] = size, True
             continue
         if which[i] >= 0:
             first, last = base_offsets[which[i]], base_offsets[which[i] + 1]
-            for k in range(first, first + _left_out(data, at, end, base, first, last)):
-                out[size] = base[k]
-                size += 1
+            missing = _left_out(data, at, end, base, first, last)
+            size += copy(prefix + first, target + size, missing)
         size = _write(data, at, end, out, begin, size)
-        ends[i + 1] = size
+        ends[i + 1], normal[i] = size, _is_normal(out, begin, size)
     return ends
 
 
@@ -236,12 +238,6 @@ def _digit(byte: np.uint8) -> int:
     return int(byte | 32) - 87 if 97 <= byte | 32 <= 102 else -1
 
 
-@numba.njit(cache=True, nogil=True)
-def _tell_normal(out: U8, ends: I32, normal: npt.NDArray[np.bool_]) -> None:
-    for i in range(normal.size):
-        normal[i] = _is_normal(out, ends[i], ends[i + 1])
-
-
 @numba.njit(cache=True)
 def _is_normal(url: U8, at: int, end: int) -> bool:
     """Return whether a URL is normal: plain host, no port, dots within names, known escapes."""
@@ -306,7 +302,7 @@ def _end_of_host(url: U8, at: int, end: int) -> int:
 
 
 @numba.njit(cache=True, inline="always")
-def _stays(url: U8, at: int, end: int, stay: npt.NDArray[np.bool_]) -> bool:
+def _stays(url: U8, at: int, end: int, stay: Mask) -> bool:
     """Return whether an escape in capitals begins here that must stay."""
     if at + 2 >= end or url[at + 1] > 70 or url[at + 2] > 70:
         return False

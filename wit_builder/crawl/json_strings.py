@@ -7,6 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from wit_builder.crawl.blocks import BLOCK, address_of, byte_at, copy, first_bit, where
+
 U8 = npt.NDArray[np.uint8]
 I32 = npt.NDArray[np.int32]
 I64 = npt.NDArray[np.int64]
@@ -31,7 +33,7 @@ def strings(data: U8, spans: I64) -> pa.Array:
     sizes = spans[:, 1] - spans[:, 0]
     # a wrong escape may grow from two bytes to three
     out = np.empty(int(sizes.sum()) * 3 // 2 + 4, np.uint8)
-    ends = _unescape(data, np.ascontiguousarray(spans), out)
+    ends = _unescape(data, spans, out)
     buffers = [None, pa.py_buffer(ends), pa.py_buffer(out[: ends[-1]].tobytes())]
     found = pa.Array.from_buffers(pa.binary(), len(spans), buffers)
     try:
@@ -45,16 +47,17 @@ def strings(data: U8, spans: I64) -> pa.Array:
 def _unescape(data: U8, spans: I64, out: U8) -> I32:
     """Write the strings one after the other; return where each ends (from 0)."""
     ends = np.zeros(spans.shape[0] + 1, np.int32)
+    source, target = address_of(data), address_of(out)
     size = 0
     for i in range(spans.shape[0]):
         at, end = spans[i, 0], spans[i, 1]
         while at < end:
-            byte = data[at]
-            if byte != _BACKSLASH:
-                out[size] = byte
-                size += 1
-                at += 1
-            elif at + 1 < end and _LETTERS[data[at + 1]] != 0:
+            plain = _plain(source, at, end, data.size)
+            size += copy(source + at, target + size, plain)
+            at += plain
+            if at == end:
+                break
+            if at + 1 < end and _LETTERS[data[at + 1]] != 0:
                 out[size] = _LETTERS[data[at + 1]]
                 size += 1
                 at += 2
@@ -63,6 +66,20 @@ def _unescape(data: U8, spans: I64, out: U8) -> I32:
                 size = _encode(code, out, size)
         ends[i + 1] = size
     return ends
+
+
+@numba.njit(cache=True)
+def _plain(address: int, at: int, end: int, size: int) -> int:
+    """Return how many bytes come before the next backslash."""
+    start = at
+    while at + BLOCK <= size:
+        found = first_bit(where(address + at, _BACKSLASH))
+        at += found
+        if found < BLOCK or at >= end:
+            return min(at, end) - start
+    while at < end and byte_at(address + at) != _BACKSLASH:
+        at += 1
+    return at - start
 
 
 @numba.njit(cache=True)

@@ -14,7 +14,6 @@ import itertools
 from collections.abc import Iterator
 from email.utils import parsedate_to_datetime
 from functools import partial
-from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -25,7 +24,7 @@ from fastwarc.warc import WarcRecord, WarcRecordType
 
 from wit_builder import storage
 from wit_builder.crawl.candidates import PAGES, Collector, Output, Piece, collecting, done
-from wit_builder.crawl.columns import I64, collapse, normalise_urls
+from wit_builder.crawl.columns import I64, U8, collapse, normalise_urls
 from wit_builder.crawl.json_strings import strings
 from wit_builder.crawl.licenses import license_of
 from wit_builder.crawl.listings import archives
@@ -38,14 +37,18 @@ from wit_builder.crawl.wat_json import (
     HEADER,
     HREF,
     HTML,
-    LINK,
     META,
+    NAME,
     STATUS,
     TITLE,
     URL,
     VALID,
+    VALUE,
+    Scan,
     scan,
 )
+from wit_builder.crawl.wat_kept import Kept
+from wit_builder.crawl.wat_links import LINK
 from wit_builder.errors import ArchiveError
 from wit_builder.sections import WatSource
 from wit_builder.storage import Published
@@ -56,7 +59,10 @@ from wit_builder.web.optouts import opt_outs
 Mask = npt.NDArray[np.bool_]
 Links = list[tuple[str, str]]
 
-_BATCH_BYTES = 16 << 20
+_BATCH_BYTES = 64 << 20
+"""Read as one: of so much, columns are long enough."""
+_CHUNK_BYTES = 1 << 20
+"""Gone through as one: so much stays in a core's cache from reading to scanning."""
 _MAX_RECORD_BYTES = 64 << 20
 _TELLING = 10
 """Records none of which is JSON: then the file is of another kind, not damaged."""
@@ -93,13 +99,16 @@ def run(job: WatJob) -> Done:
         StorageError: it cannot be read, or the output cannot be written.
     """
     published: list[Published] = []
+    items: Iterator[bytes | _AboutFile | Rejected] = records(job.place, _TYPES, _read)
     with collecting(job.output, published) as collector:
         reader = _Reader(collector, storage.name_of(job.place))
-        for found in records(job.place, _TYPES, _read):
-            if isinstance(found, Rejected):
+        for found in items:
+            if isinstance(found, bytes):
+                reader.take(found)
+            elif isinstance(found, Rejected):
                 collector.reject(found.reason, found.detail, found.url)
             else:
-                reader.take(found)
+                reader.begin(found)
         reader.flush()
         if not reader.valid and collector.counts[f"rejected:{Reason.BAD_RECORD}"] >= _TELLING:
             raise ArchiveError(
@@ -110,19 +119,19 @@ def run(job: WatJob) -> Done:
     return done(collector, published)
 
 
-class _Record(NamedTuple):
-    """What a record says, of a page or of the file itself."""
+class _AboutFile(msgspec.Struct, frozen=True):
+    """What the record about the file itself says."""
 
     payload: bytes
-    is_of_file: bool
 
 
-def _read(record: WarcRecord) -> _Record | Rejected:
+def _read(record: WarcRecord) -> bytes | _AboutFile | Rejected:
+    """Return what a record says: plain bytes where it is of a page, for there are many."""
     if record.content_length > _MAX_RECORD_BYTES:
         url = record.headers.get("WARC-Target-URI")
         return Rejected(Reason.TOO_LARGE_HTML, f"more than {_MAX_RECORD_BYTES} bytes", url)
-    is_of_file = record.record_type == WarcRecordType.warcinfo
-    return _Record(bytes(record.reader.read()), is_of_file)
+    payload: bytes = record.reader.read()
+    return _AboutFile(payload) if record.record_type == WarcRecordType.warcinfo else payload
 
 
 _TYPES = WarcRecordType.metadata | WarcRecordType.warcinfo
@@ -134,28 +143,42 @@ class _Reader:
     def __init__(self, collector: Collector, archive: str) -> None:
         self._collector, self._archive = collector, archive
         self._held: list[bytes] = []
-        self._bytes = 0
+        self._held_bytes = 0
+        self._kept = Kept()
         self._escaped = False
         self.valid = 0
 
-    def take(self, record: _Record) -> None:
+    def begin(self, file: _AboutFile) -> None:
+        """Take what a file says of itself before its records, or those from here on."""
+        self.flush()
+        self._escaped = _escapes(file.payload.decode("utf-8", "replace"))
+
+    def take(self, payload: bytes) -> None:
         """Take what a record says."""
-        if record.is_of_file:
-            self.flush()
-            self._escaped = _escapes(record.payload.decode("utf-8", "replace"))
-            return
-        self._held.append(record.payload)
-        self._bytes += len(record.payload)
-        if self._bytes >= _BATCH_BYTES:
-            self.flush()
+        self._held.append(payload)
+        self._held_bytes += len(payload)
+        if self._held_bytes >= _CHUNK_BYTES:
+            self._scan_held()
+
+    def _scan_held(self) -> None:
+        offsets = np.cumsum([0, *map(len, self._held)])
+        data = np.frombuffer(b"".join(self._held), np.uint8)
+        self._kept.add(data, scan(data, offsets))
+        self._held, self._held_bytes = [], 0
+        if self._kept.of_bytes >= _BATCH_BYTES:
+            self._give()
+
+    def _give(self) -> None:
+        batch = _Batch(*self._kept.all(), escaped=self._escaped)
+        self._kept = Kept()
+        self.valid += batch.give(self._collector, self._archive)
 
     def flush(self) -> None:
         """Read what is held."""
         if self._held:
-            offsets = np.cumsum([0, *map(len, self._held)])
-            batch = _Batch(b"".join(self._held), offsets, escaped=self._escaped)
-            self.valid += batch.give(self._collector, self._archive)
-        self._held, self._bytes = [], 0
+            self._scan_held()
+        if self._kept.records:
+            self._give()
 
 
 def _escapes(info: str) -> bool:
@@ -173,14 +196,14 @@ class _Batch:
     """Some records, in columns.
 
     Args:
-        json: of all records, one after the other.
-        offsets: where each begins, and the last one's end.
+        data: the strings of what was found.
+        found: what was.
         escaped: whether character references are still to be undone.
     """
 
-    def __init__(self, json: bytes, offsets: I64, *, escaped: bool) -> None:
-        self._data, self._escaped = np.frombuffer(json, np.uint8), escaped
-        self._records, self._pictures, self._signals = scan(self._data, offsets)
+    def __init__(self, data: U8, found: Scan, *, escaped: bool) -> None:
+        self._data, self._escaped = data, escaped
+        self._records, self._pictures, self._signals = found
 
     def give(self, collector: Collector, archive: str) -> int:
         """Give the pictures of pages that may be used to the collector, and reject what may not.
@@ -192,10 +215,11 @@ class _Batch:
         pictures = self._pictures[readable[self._pictures[:, 0]]]
         said = pictures[(pictures[:, ALT + 1] > pictures[:, ALT]) | (pictures[:, TITLE] > 0)]
         texts, place = _texts(self._strings(said, ALT), self._strings(said, TITLE))
-        if silent := len(pictures) - len(np.unique(place)):
+        if silent := len(pictures) - int(np.count_nonzero(_begins(place))):
             collector.counts[f"rejected:{Reason.NO_TEXT}"] += silent
         pictures = said[place]
-        numbers, which = np.unique(pictures[:, 0], return_inverse=True)
+        begins = _begins(pictures[:, 0])
+        numbers, which = pictures[begins, 0], np.cumsum(begins) - 1
         pages = self._pages(numbers, links, archive, collector)
         found = texts.append_column("href", self._strings(pictures, HREF))
         known = pc.is_valid(pages["base"]).to_numpy()[which]
@@ -237,7 +261,7 @@ class _Batch:
     def _obey(self, readable: Mask, collector: Collector) -> dict[int, Links]:
         """Reject pages that opt out; count the pages, and return the others' links to licences."""
         links: dict[int, Links] = {}
-        names, values = (self._strings(self._signals, c).to_pylist() for c in (2, 4))
+        names, values = (self._strings(self._signals, c).to_pylist() for c in (NAME, VALUE))
         kinds = self._signals[:, 1].tolist()
         opted_out = 0
         for number, rows in _runs(self._signals[:, 0].tolist()):
@@ -294,6 +318,11 @@ class _Batch:
         row = self._records[number]
         url = bytes(self._data[row[URL] : row[URL + 1]]).decode("utf-8", "replace")
         return url or None
+
+
+def _begins(numbers: I64) -> Mask:
+    """Return for each of ascending numbers, none below 0, whether it is the first of its kind."""
+    return np.diff(numbers, prepend=-1) > 0
 
 
 def _runs(numbers: list[int]) -> Iterator[tuple[int, list[int]]]:

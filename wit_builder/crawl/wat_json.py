@@ -1,7 +1,7 @@
 """What the JSON of WAT records says, found in one walk over the bytes of many.
 
 A WAT record has one JSON object for each record of the WARC file (Common Crawl's ia-web-commons
-makes them). The walk goes through every byte and follows strings, objects and arrays, so that a
+makes them). The walk goes from string to string and follows objects and arrays, so that a
 record which is cut or garbled is told; it takes no offence at how a number is written, or at a
 wrong escape. It looks only at what stands at these places, in whatever order:
 
@@ -23,11 +23,19 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from wit_builder.crawl.quotes import index_quotes, room
+from wit_builder.crawl.wat_links import (
+    LINK_COLUMNS,
+    Walk,
+    add_signal,
+    has,
+    take_link,
+    take_plain_links,
+)
 from wit_builder.web.agent import TOKEN
 
 U8 = npt.NDArray[np.uint8]
 U64 = npt.NDArray[np.uint64]
-I32 = npt.NDArray[np.int32]
 I64 = npt.NDArray[np.int64]
 
 VALID, HTML, URL, DATE, STATUS, BASE = 0, 1, 2, 4, 6, 8
@@ -35,8 +43,10 @@ VALID, HTML, URL, DATE, STATUS, BASE = 0, 1, 2, 4, 6, 8
 _RECORD_COLUMNS = 10
 HREF, ALT, TITLE = 1, 3, 5
 """Columns of ``Scan.pictures`` where spans begin; the first is the record's number."""
-HEADER, META, LINK = 0, 1, 2
-"""Kinds of ``Scan.signals``."""
+NAME, VALUE = 2, 4
+"""Columns of ``Scan.signals`` where spans begin, behind the number and the kind."""
+HEADER, META = 0, 1
+"""Kinds of ``Scan.signals``, beside ``LINK``."""
 
 _MAX_DEPTH = 64
 
@@ -117,15 +127,17 @@ def scan(data: U8, offsets: I64) -> Scan:
     records = np.zeros((offsets.size - 1, _RECORD_COLUMNS), np.int64)
     pictures = np.empty((data.size // len('{"path":"IMG@/src"}') + 1, 7), np.int64)
     signals = np.empty((data.size // len('"",') + 1, 6), np.int64)  # a header may be an array
-    found = _Found(records, pictures, signals)
-    counts = _scan(data, offsets, found)
+    walk = Walk(
+        data,
+        room(int(np.diff(offsets).max(initial=0))),
+        np.zeros(LINK_COLUMNS, np.int64),
+        records,
+        pictures,
+        signals,
+        counts := np.zeros(2, np.int64),
+    )
+    _scan(walk, offsets)
     return Scan(records, pictures[: counts[0]], signals[: counts[1]])
-
-
-class _Found(NamedTuple):
-    records: I64
-    pictures: I64
-    signals: I64
 
 
 _OPT_OUT_HEADERS = tuple(
@@ -135,32 +147,30 @@ _OPT_OUT_HEADERS = tuple(
 _OPT_OUT_METAS = tuple(
     np.frombuffer(name, np.uint8) for name in (b"robots", TOKEN.encode(), b"tdm-reservation")
 )
-_IMG = np.frombuffer(b"IMG@/src", np.uint8)
-_CREATIVE_COMMONS = np.frombuffer(b"creativecommons.org/", np.uint8)
-_LICENSE = np.frombuffer(b"license", np.uint8)
 _QUOTE, _BACKSLASH, _COMMA, _COLON, _AMPERSAND = (np.uint8(ord(c)) for c in '"\\,:&')
 _OBJECT, _END_OBJECT, _ARRAY, _END_ARRAY = (np.uint8(ord(c)) for c in "{}[]")
 _A_VALUE, _A_VALUE_OR_END, _A_KEY, _A_KEY_OR_END, _WHAT_FOLLOWS = range(5)
 
 
 @numba.njit(cache=True, nogil=True)
-def _scan(data: U8, offsets: I64, found: _Found) -> tuple[int, int]:
+def _scan(walk: Walk, offsets: I64) -> None:
     # Whole, because the state of the walk is a dozen locals, which a call a value would spill.
+    data, quotes, link = walk.data, walk.quotes, walk.link
     stack = np.zeros(_MAX_DEPTH, np.int64)
     is_object = np.zeros(_MAX_DEPTH, np.bool_)
-    link = np.zeros(12, np.int64)  # spans of an object's path, url, alt, title, rel, and of a meta
-    pictures = signals = 0
     for number in range(offsets.size - 1):
-        record = found.records[number]
+        record = walk.records[number]
         at, end = offsets[number], offsets[number + 1]
+        index_quotes(data, at, end, quotes)
+        quote = 0  # which of them is the next
         depth, role, expected = 0, _TOP, _A_VALUE
         key_start = key_end = 0
         while at < end:
             byte = data[at]
             if byte == _QUOTE and expected <= _A_KEY_OR_END:
-                start = at + 1
-                at = _string_end(data, start, end)
-                if at < 0:
+                start, at = at + 1, quotes[quote + 1]
+                quote += 2
+                if at == end:
                     break
                 if expected >= _A_KEY:
                     key_start, key_end = start, at
@@ -172,22 +182,8 @@ def _scan(data: U8, offsets: I64, found: _Found) -> tuple[int, int]:
                         break
                     expected = _A_VALUE
                 else:
-                    if role >= _V_PATH:
-                        place = 2 * (role - _V_PATH)
-                        link[place], link[place + 1] = start, at
-                    elif role >= _V_URL:
-                        if role <= _V_BASE:
-                            place = URL + 2 * (role - _V_URL)
-                            record[place], record[place + 1] = start, at
-                        elif role == _V_HEADER:
-                            signals = _signal(
-                                found.signals,
-                                signals,
-                                (number, HEADER, key_start, key_end, start, at),
-                            )
-                        else:
-                            place = 2 * (role - _V_NAME)
-                            link[place], link[place + 1] = start, at
+                    if role >= _V_URL:
+                        _take_string(walk, number, role, (key_start, key_end, start, at))
                     expected = _WHAT_FOLLOWS
             elif byte == _COMMA and expected == _WHAT_FOLLOWS and depth > 0:
                 if is_object[depth]:
@@ -195,6 +191,11 @@ def _scan(data: U8, offsets: I64, found: _Found) -> tuple[int, int]:
                 else:
                     role, expected = stack[depth], _A_VALUE
             elif byte == _OBJECT and expected <= _A_VALUE_OR_END and depth < _MAX_DEPTH - 1:
+                if role == _LINK:
+                    behind, quote = take_plain_links(walk, number, at, quote, end)
+                    if behind > at:
+                        at, expected = behind, _WHAT_FOLLOWS
+                        continue
                 depth += 1
                 is_object[depth] = True
                 stack[depth] = role if role <= _HEAD or role >= _META else _OTHER
@@ -214,21 +215,9 @@ def _scan(data: U8, offsets: I64, found: _Found) -> tuple[int, int]:
                 if depth == 0 or not is_object[depth]:
                     break
                 if stack[depth] == _LINK:
-                    if _is(data, link[0], link[1], _IMG):
-                        row = found.pictures[pictures]
-                        row[0] = number
-                        row[1:] = link[2:8]
-                        pictures += 1
-                    elif _may_be_license(data, link):
-                        signals = _signal(
-                            found.signals,
-                            signals,
-                            (number, LINK, link[8], link[9], link[2], link[3]),
-                        )
+                    take_link(walk, number)
                 elif stack[depth] == _META and _addresses_us(data, link[0], link[1]):
-                    signals = _signal(
-                        found.signals, signals, (number, META, link[0], link[1], link[2], link[3])
-                    )
+                    add_signal(walk, number, (META, link[0], link[1], link[2], link[3]))
                 depth -= 1
                 expected = _WHAT_FOLLOWS
             elif byte == _END_ARRAY and expected in (_A_VALUE_OR_END, _WHAT_FOLLOWS):
@@ -244,20 +233,23 @@ def _scan(data: U8, offsets: I64, found: _Found) -> tuple[int, int]:
                 expected = _WHAT_FOLLOWS
             at += 1
         record[VALID] = at == end and depth == 0 and expected == _WHAT_FOLLOWS
-    return pictures, signals
 
 
-@numba.njit(cache=True, inline="always")
-def _string_end(data: U8, at: int, end: int) -> int:
-    """Return where the string that begins here ends (its quote), or -1 if it does not."""
-    while at < end:
-        byte = data[at]
-        if byte == _QUOTE:
-            return at
-        if byte == _BACKSLASH:
-            at += 1
-        at += 1
-    return -1
+@numba.njit(cache=True)
+def _take_string(walk: Walk, number: int, role: int, spans: tuple[int, int, int, int]) -> None:
+    """Keep a value that is looked for: the spans of its key and of itself."""
+    start, end = spans[2], spans[3]
+    if role >= _V_PATH:
+        place = 2 * (role - _V_PATH)
+        walk.link[place], walk.link[place + 1] = start, end
+    elif role >= _V_NAME:
+        place = 2 * (role - _V_NAME)
+        walk.link[place], walk.link[place + 1] = start, end
+    elif role == _V_HEADER:
+        add_signal(walk, number, (HEADER, *spans))
+    else:
+        place = URL + 2 * (role - _V_URL)
+        walk.records[number, place], walk.records[number, place + 1] = start, end
 
 
 @numba.njit(cache=True, inline="always")
@@ -267,7 +259,7 @@ def _role_of(state: int, data: U8, start: int, end: int) -> int:
         return _OTHER
     if state == _HEADERS:
         for name in numba.literal_unroll(_OPT_OUT_HEADERS):
-            if end - start == name.size and _has(data, start, end, name):
+            if end - start == name.size and has(data, start, end, name):
                 return _V_HEADER
         return _OTHER
     value = np.uint64(state)
@@ -293,50 +285,6 @@ def _is_literal(byte: np.uint8) -> bool:
     return bool(97 <= byte | 32 <= 122 or 48 <= byte <= 57 or byte in (43, 45, 46))
 
 
-@numba.njit(cache=True, inline="always")
-def _is(data: U8, start: int, end: int, word: U8) -> bool:
-    if end - start != word.size:
-        return False
-    for k in range(word.size):  # noqa: SIM110 - numba inlines no generators
-        if data[start + k] != word[k]:
-            return False
-    return True
-
-
-@numba.njit(cache=True)
-def _has(data: U8, start: int, end: int, word: U8) -> bool:
-    """Return whether a word stands in a string, in any case; ``word`` in lower case."""
-    for first in range(start, end - word.size + 1):
-        k = 0
-        while k < word.size and _lower(data[first + k]) == word[k]:
-            k += 1
-        if k == word.size:
-            return True
-    return False
-
-
-@numba.njit(cache=True, inline="always")
-def _lower(byte: np.uint8) -> np.uint8:
-    return np.uint8(byte + 32) if 65 <= byte <= 90 else byte
-
-
-@numba.njit(cache=True, inline="always")
-def _may_be_license(data: U8, link: I64) -> bool:
-    """Return whether a link says it is to a licence, or leads to Creative Commons."""
-    if _has(data, link[8], link[9], _LICENSE):
-        return True
-    at, end = link[2], link[3]
-    host = 0
-    while at < end and host < 2:  # behind the two slashes
-        host += data[at] == 47
-        at += 1
-        if at - link[2] > 8:
-            return False
-    if end - at > 4 and data[at] == 119 and data[at + 3] == 46:  # www.
-        at += 4
-    return _is(data, at, min(end, at + _CREATIVE_COMMONS.size), _CREATIVE_COMMONS)
-
-
 @numba.njit(cache=True)
 def _addresses_us(data: U8, start: int, end: int) -> bool:
     """Return whether a meta's name may be one that holds opt-outs; an escaped one may be."""
@@ -344,13 +292,6 @@ def _addresses_us(data: U8, start: int, end: int) -> bool:
         if data[k] in (_BACKSLASH, _AMPERSAND):
             return True
     for name in numba.literal_unroll(_OPT_OUT_METAS):  # noqa: SIM110 - numba inlines no generators
-        if _has(data, start, end, name):
+        if has(data, start, end, name):
             return True
     return False
-
-
-@numba.njit(cache=True, inline="always")
-def _signal(signals: I64, count: int, row: tuple[int, int, int, int, int, int]) -> int:
-    for k in range(6):
-        signals[count, k] = row[k]
-    return count + 1
