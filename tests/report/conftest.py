@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,14 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 import pytest
+from playwright.sync_api import Browser, sync_playwright
 
 from wit_builder import storage, tables
 from wit_builder.report.build import ReportJob
 from wit_builder.report.summary import Step
 from wit_builder.shards import layout
+
+from .browser import CHROMIUM, FLAGS
 
 HOSTILE = '<script>document.title="owned"</script>'
 _SOURCES = ("wordnet", "unigram", "bigram", "title")
@@ -136,6 +140,7 @@ def write_run(root: Path, web: Web) -> ReportJob:
     return ReportJob(
         root=str(root),
         rounds=len(web.rounds),
+        unknown_after=[0] * len(web.rounds),
         cap_per_query=web.cap,
         title="animals & <b>things</b>",
         recipe_digest="0123456789abcdef0123456789abcdef",
@@ -144,13 +149,13 @@ def write_run(root: Path, web: Web) -> ReportJob:
 
 
 def _write_kept(base: str, web: Web) -> None:
-    ids = pa.list_(pa.int32())
-    schema = pa.schema([("uid", pa.binary(16)), ("query_ids", ids), ("kept_by", ids)])
     rows = [
         {"uid": _uid(p), "query_ids": web.query_ids[p], "kept_by": k}
         for p, k in web.kept_by.items()
     ]
-    _write(f"{base}/kept.parquet", rows, schema)
+    for b in range(2):
+        mine = [row for row, p in zip(rows, web.kept_by, strict=True) if p % 2 == b]
+        _write(f"{base}/kept/{b}.parquet", mine, tables.KEPT)
     lost = [("extract", "no_text", 41), ("match", "no_query", 900), ("dedup", "duplicate_url", 130)]
     lost += [
         ("extract", "opt_out_page", 12),
@@ -206,3 +211,12 @@ def web() -> Web:
 def job(web: Web, tmp_path_factory: pytest.TempPathFactory) -> ReportJob:
     """The job for that web's run folder; nothing is reported yet."""
     return write_run(tmp_path_factory.mktemp("run"), web)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """The system's Chromium, headless."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()

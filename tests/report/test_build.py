@@ -10,10 +10,11 @@ import pytest
 from wit_builder import storage, tables
 from wit_builder.errors import ShardFormatError, StorageError
 from wit_builder.report import build
+from wit_builder.report.summary import read_summary
 
 from .conftest import make_web, write_run
 
-FILES = ["balance.parquet", "index.html", "rejections.parquet", "summary.json"]
+FILES = ["balance.parquet", "datasheet.md", "index.html", "rejections.parquet", "summary.json"]
 
 
 def _read(root: str) -> dict[str, bytes]:
@@ -43,6 +44,9 @@ def test_every_query_has_a_row(job, web):
     rows = balance.to_pylist()
     assert all((r["matched"] == 0) == (r["status"] == "empty") for r in rows)
     assert all((r["kept"] == web.cap) == (r["status"] == "full") for r in rows)
+    assert all(len(r["drawn_per_round"]) == len(web.rounds) for r in rows)
+    by_first = [q for by, _ in web.rounds[0].values() for q in by]
+    assert rows[0]["drawn_per_round"][0] == by_first.count(0) > 0
 
 
 def test_a_missing_round_is_refused_by_name(job):
@@ -57,6 +61,38 @@ def test_rounds_without_the_first_are_refused(tmp_path):
     storage.remove(f"{job.root}/g0/selected/r0")
     with pytest.raises(StorageError, match="0 of 1 rounds have selected tables"):
         build.run(msgspec.structs.replace(job, rounds=1))
+
+
+def test_a_missing_table_of_kept_pairs_is_refused_by_name(tmp_path):
+    """Every bucket of matched pairs has its table of kept ones, or nothing is written."""
+    job = write_run(tmp_path, make_web(20, 5, 3, 1))
+    storage.remove(f"{tmp_path}/g0/kept/1.parquet")
+    with pytest.raises(StorageError, match=r"what was kept of bucket 1 \[.*g0/kept\]"):
+        build.run(job)
+    assert not Path(job.root, "report").exists()
+
+
+def test_a_generation_that_took_all_over_has_all_kept_tables(tmp_path):
+    """Where a later generation draws all anew, what it keeps counts, and nothing kept before."""
+    job = write_run(tmp_path, make_web(40, 5, 3, 2))
+    before = build.run(job)
+    for name in ("kept", "shards"):
+        Path(tmp_path, "g1").mkdir(exist_ok=True)
+        Path(tmp_path, "g0", name).rename(tmp_path / "g1" / name)
+    with pytest.raises(StorageError, match=r"kept of bucket 0 \[.*g0/kept\]"):
+        build.run(msgspec.structs.replace(job, generation="g1"))
+    after = build.run(msgspec.structs.replace(job, generation="g1", since="g1"))
+    assert before.counts == after.counts
+
+
+def test_unknown_pairs_are_told_round_by_round(tmp_path):
+    """What was unknown after each round reaches the figures and the page."""
+    job = write_run(tmp_path, make_web(20, 5, 3, 2))
+    build.run(msgspec.structs.replace(job, unknown_after=[4, 0]))
+    assert [r.unknown for r in read_summary(job.root).rounds] == [4, 0]
+    html = (tmp_path / "report" / "index.html").read_text()
+    assert "Unknown after" in html
+    assert '<td class="n">4</td>' in html
 
 
 def test_a_run_without_shards_is_refused(tmp_path):

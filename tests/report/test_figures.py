@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 import numpy as np
 from hypothesis import given
@@ -15,34 +16,61 @@ counts = st.lists(st.integers(1, 10**9), min_size=1, max_size=400)
 
 
 @given(before=counts, cap=st.integers(1, 10**6))
-def test_curves_stay_in_their_frame(before, cap):
+def test_marks_stay_in_their_frame(before, cap):
     """Whatever the counts, every point of both plots is inside the drawing."""
     falling = np.sort(np.array(before))[::-1]
     after = np.minimum(falling, cap)
-    for plot in (figures.rank_plot(falling, after, cap), figures.share_plot(falling, after)):
-        curves = LexborHTMLParser(str(plot)).css("polyline")
-        assert len(curves) == 2
-        for curve in curves:
-            points = [p.split(",") for p in (curve.attributes["points"] or "").split()]
-            assert all(0 <= float(x) <= 400 and 0 <= float(y) <= 300 for x, y in points)
-            assert len(points) >= 2
+    head = int((falling > cap).sum())
+    shares = LexborHTMLParser(str(figures.share_plot(falling, after, head)))
+    bars = LexborHTMLParser(str(figures.histogram(figures.bins(falling, after), cap)))
+    assert (len(shares.css("polyline")), len(bars.css("polyline"))) == (2, 1)
+    assert len(shares.css("line.cap")) == (head > 0)
+    for curve in [*shares.css("polyline"), *bars.css("polyline")]:
+        points = [p.split(",") for p in (curve.attributes["points"] or "").split()]
+        assert all(0 <= float(x) <= 400 and 0 <= float(y) <= 300 for x, y in points)
+        assert len(points) >= 2
+    for rect in bars.css("rect"):
+        x, y, width, height = (
+            float(rect.attributes[k] or "nan") for k in ("x", "y", "width", "height")
+        )
+        assert min(x, y, width, height) >= 0
+        assert x + width <= 400
+        assert y + height <= 300
+
+
+@given(before=counts, cap=st.integers(1, 10**6))
+def test_bins_hold_every_query_once(before, cap):
+    """Bins double, without gap or overlap, and together have all queries, before and after."""
+    pairs = np.array(before)
+    found = figures.bins(pairs, np.minimum(pairs, cap))
+    assert [b.first for b in found] == [2**k for k in range(len(found))]
+    assert all(b.last + 1 == c.first for b, c in pairwise(found))
+    for b in found:
+        assert b.before == sum(b.first <= n <= b.last for n in before)
+        assert b.after == sum(b.first <= min(n, cap) <= b.last for n in before)
+    assert sum(b.before for b in found) == sum(b.after for b in found) == len(before)
 
 
 def test_a_plot_says_in_words_what_it_shows():
-    """A reader who cannot see it hears the two figures that matter."""
-    before, after = np.array([1000, 10, 1]), np.array([20, 10, 1])
-    said = str(figures.rank_plot(before, after, 20))
-    assert "the first query has 1,000 pairs, after balancing 20." in said
-    said = str(figures.share_plot(before, np.array([20, 20, 20])))
+    """A reader who cannot see it hears the figures that matter."""
+    before = np.array([1000, 10, 1, 1])
+    said = str(figures.histogram(figures.bins(before, np.array([20, 10, 1])), 20))
+    assert "Most queries, 2, have 1 pair before balancing." in said
+    assert "The last bar before is at 512 to 1,023 pairs, the last after at 16 to 31 pairs." in said
+    assert "<title>512 to 1,023 pairs: 1 query before, 0 after</title>" in said
+    said = str(figures.share_plot(np.array([1000, 10, 1]), np.array([20, 20, 20]), 1))
     assert "Before balancing, half of all pairs belong to 1 query. " in said
     assert "After balancing, half of all pairs belong to 2 queries." in said
+    assert "head: 1</text>" in said
 
 
-def test_nothing_kept_draws_one_curve():
-    """Where everything died, only the curve before balancing is there."""
-    none = np.array([], np.int64)
-    assert str(figures.rank_plot(np.array([3, 1]), none, 2)).count("<polyline") == 1
-    assert str(figures.share_plot(np.array([3, 1]), none)).count("<polyline") == 1
+def test_nothing_kept_draws_what_was_before_only():
+    """Where everything died, only the marks of before balancing are there."""
+    none, before = np.array([], np.int64), np.array([3, 1])
+    assert str(figures.share_plot(before, none, 0)).count("<polyline") == 1
+    plot = str(figures.histogram(figures.bins(before, none), 2))
+    assert 'class="curve before"' in plot
+    assert 'class="bin after"' not in plot
 
 
 def test_something_is_never_drawn_as_nothing():

@@ -31,7 +31,7 @@ def test_hostile_strings_are_only_text(html):
     tree = LexborHTMLParser(html)
     assert tree.css("h1")[0].text() == "animals & <b>things</b>"
     assert HOSTILE in [cell.text() for cell in tree.css("tbody th")]
-    assert len(tree.css("script")) == 2
+    assert len(tree.css("script")) == 3
     assert "<script>document" not in html
 
 
@@ -56,20 +56,36 @@ def test_script_json_is_json_and_cannot_end_its_element(texts):
     assert not set("<>&\u2028\u2029") & set(script_json(texts))
 
 
-def _balance(matched: list[int]) -> pa.Table:
-    return pa.table({"query_id": list(range(len(matched))), "matched": matched})
+def _rows(matched: list[int], kept: list[int]) -> pa.Table:
+    names = [f"q{i}" for i in range(len(matched))]
+    return pa.table({"query": names, "matched": matched, "kept": kept})
 
 
-def test_a_long_list_shows_both_ends(monkeypatch):
-    """Beyond what a page can hold it has the most matched, and the least matched with a match."""
-    monkeypatch.setattr(page, "TOP_ROWS", 3)
-    monkeypatch.setattr(page, "BOTTOM_ROWS", 2)
-    rows = page.embedded_rows(_balance([5, 0, 9, 1, 8, 7, 2, 0]))
-    assert rows["matched"].to_pylist() == [9, 8, 7, 2, 1]
-    rows = page.embedded_rows(_balance([0, 0, 9, 0, 0, 3, 0]))
-    assert rows["matched"].to_pylist() == [9, 3, 0, 0, 0]
-    assert rows["query_id"].to_pylist() == [2, 5, 0, 1, 3]
-    assert page.embedded_rows(_balance([1, 2]))["matched"].to_pylist() == [2, 1]
+def test_both_ends_have_their_tables():
+    """Most matched, most lost below the cap, and least matched of those with a match."""
+    tables = page.end_tables(_rows([5, 0, 90, 1, 8, 1], [5, 0, 10, 0, 2, 1]), cap_per_query=10)
+    said = {t["title"]: [(r["query"], r["lost"]) for r in t["rows"]] for t in tables}
+    assert said == {
+        "Most matched": [("q2", 0), ("q4", 6), ("q0", 0), ("q3", 1), ("q5", 0)],
+        "Lost the most": [("q4", 6), ("q3", 1)],
+        "Least matched": [("q3", 1), ("q5", 0)],
+    }
+    assert tables[2]["note"] == "2 of the 2 with 1 matched pair"
+
+
+def test_many_equally_rare_queries_are_shown_from_all_over():
+    """Of a hundred with one match, the few shown are spread over the alphabet."""
+    tables = page.end_tables(_rows([1] * 100, [1] * 100), cap_per_query=10)
+    [_, rare] = tables
+    places = [int(r["query"][1:]) for r in rare["rows"]]
+    assert (places[0], places[-1], len(places)) == (0, 99, page.END_ROWS)
+    assert rare["note"] == f"{page.END_ROWS} of the 100 with 1 matched pair"
+
+
+def test_nothing_matched_has_no_ends():
+    """Without a match there is neither most nor least."""
+    assert page.end_tables(_rows([0, 0], [0, 0]), cap_per_query=3) == []
+    assert page.end_tables(_rows([], []), cap_per_query=3) == []
 
 
 def test_shares_are_of_the_step_before_in_the_same_unit():

@@ -2,43 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from wit_builder.report import build
+from wit_builder.text import normalise
 
+from .browser import NEEDED, column, numbers, opened
 from .conftest import HOSTILE
 
-CHROMIUM = (
-    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-)
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-dev-shm-usage",
-]
-
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(
-        CHROMIUM is None,
-        reason="NOT TESTED: the report's page needs Chromium: apt-get install chromium",
-    ),
-]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """The system's Chromium, headless."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
+pytestmark = NEEDED
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -48,25 +24,9 @@ def _report(job) -> None:
 
 @pytest.fixture
 def page(browser, job) -> Iterator[Page]:
-    """The report's page, desktop sized; it must open without any error or request."""
-    page = browser.new_page(viewport={"width": 1200, "height": 900})
-    troubles, requests = [], []
-    page.on("pageerror", lambda error: troubles.append(str(error)))
-    page.on("console", lambda message: troubles.append(message.text))
-    page.on("request", lambda request: requests.append(request.url))
-    page.goto(Path(job.root, "report", "index.html").as_uri())
-    yield page
-    page.close()
-    assert troubles == []
-    assert len(requests) == 1
-
-
-def _column(page: Page, place: int) -> list[str]:
-    return page.locator(f"#table tbody tr > :nth-child({place})").all_text_contents()
-
-
-def _numbers(page: Page, place: int) -> list[int]:
-    return [int(text.replace(",", "")) for text in _column(page, place)]
+    """The report's page."""
+    with opened(browser, Path(job.root, "report", "index.html")) as page:
+        yield page
 
 
 def test_script_shows_what_the_page_held_without_it(page, job, browser):
@@ -76,38 +36,84 @@ def test_script_shows_what_the_page_held_without_it(page, job, browser):
     rows = "#table tbody tr"
     assert plain.locator(rows).all_text_contents() == page.locator(rows).all_text_contents()
     expect(plain.locator("#filters")).to_be_hidden()
+    expect(plain.locator("#found")).to_contain_text("The 50 most matched of 60 queries")
     plain.context.close()
+
+
+def test_a_browser_that_cannot_unpack_says_so(job, browser):
+    """Without DecompressionStream the static rows stay, and the page says what is missing."""
+    old = browser.new_page()
+    troubles = []
+    old.on("pageerror", lambda error: troubles.append(str(error)))
+    old.add_init_script("delete window.DecompressionStream")
+    old.goto(Path(job.root, "report", "index.html").as_uri())
+    expect(old.locator("#found")).to_contain_text("no DecompressionStream. The 50 most matched")
+    expect(old.locator("#filters")).to_be_hidden()
+    assert old.locator("#table tbody tr").count() == 50
+    assert troubles == []
+    old.close()
+
+
+def test_a_browser_of_some_years_ago_unpacks_it_too(job, browser):
+    """Without Uint8Array.fromBase64, new in 2025, the search is there all the same."""
+    older = browser.new_page()
+    older.add_init_script("delete Uint8Array.fromBase64")
+    older.goto(Path(job.root, "report", "index.html").as_uri())
+    older.wait_for_selector("#filters:not([hidden])")
+    expect(older.locator("#found")).to_have_text("60 queries")
+    older.close()
+
+
+def test_a_page_cut_short_says_so(job, browser, tmp_path):
+    """Where the embedded columns are damaged, the static rows stay and the error is told."""
+    html = Path(job.root, "report", "index.html").read_text()
+    start = html.index('id="packed">') + len('id="packed">')
+    broken = tmp_path / "broken.html"
+    broken.write_text(html[: start + 40] + html[html.index("</script>", start) :])
+    torn = browser.new_page()
+    torn.goto(broken.as_uri())
+    expect(torn.locator("#found")).to_contain_text("could not be unpacked")
+    assert torn.locator("#table tbody tr").count() == 50
+    torn.close()
 
 
 def test_search_filters_as_one_types(page):
     """Typing keeps the queries that contain it, says how many, and says so where there is none."""
     page.get_by_label("Search").fill("QUERY 000")
     expect(page.locator("#found")).to_have_text("9 of 60 queries")
-    assert all(q.startswith("query 000") for q in _column(page, 1))
+    assert all(q.startswith("query 000") for q in column(page, 1))
     page.get_by_label("Search").fill("zebra")
     expect(page.locator("#table tbody")).to_contain_text("No query fits")
     expect(page.locator("#found")).to_have_text("0 of 60 queries")
+
+
+def test_search_takes_what_matching_takes(page):
+    """A needle is normalised as queries are: width, case and punctuation do not matter."""
+    for typed in ("Query, 0005!", "  \uff31\uff35\uff25\uff32\uff39\u00a00006", "query--0007"):
+        page.get_by_label("Search").fill(typed)
+        assert column(page, 1) == [normalise(typed)]
 
 
 def test_source_and_status_filter_together(page):
     """Both choices hold at once."""
     page.locator("#filters").get_by_label("Source").select_option(label="bigram")
     page.locator("#filters").get_by_label("Status").select_option(label="empty")
-    assert set(_column(page, 7)) == {"empty"}
-    assert set(_column(page, 8)) == {"bigram"}
-    assert set(_numbers(page, 2)) == {0}
+    assert set(column(page, 7)) == {"empty"}
+    assert set(column(page, 8)) == {"bigram"}
+    assert set(numbers(page, 2)) == {0}
 
 
 def test_any_column_sorts_both_ways_and_says_so(page):
     """A header's button sorts; pressed again it turns round; aria-sort tells which."""
-    for place, name in enumerate(["Query", "Matched", "Drawn", "Alive", "Kept", "Contained"], 1):
+    names = ["Query", "Matched", "Drawn", "Alive", "Kept", "Contained"]
+    for place, name in enumerate(names, 1):
         if name == "Matched":
             continue  # the order it opens in
         header = page.locator("#table").get_by_role("columnheader", name=name, exact=True)
         header.get_by_role("button").click()
         first = header.get_attribute("aria-sort")
         read = (
-            (lambda: _column(page, 1)[1:]) if name == "Query" else lambda p=place: _numbers(page, p)
+            (lambda: column(page, 1)[1:]) if name == "Query" else lambda p=place: numbers(page, p)
         )
         assert first == ("ascending" if name == "Query" else "descending")
         once = read()
@@ -117,12 +123,46 @@ def test_any_column_sorts_both_ways_and_says_so(page):
     assert page.locator("#table [aria-sort]").count() == 1
 
 
+def test_words_sort_by_kind(page):
+    """Status and source sort in the order of their legends, equal ones by the alphabet."""
+    page.locator("#table").get_by_role("button", name="Status").click()
+    order = ["full", "exhausted", "short", "empty"]
+    ended = column(page, 7)
+    assert ended == sorted(ended, key=order.index)
+    page.locator("#table").get_by_role("button", name="Source").click()
+    rows = list(zip(column(page, 8), column(page, 1), strict=True))
+    order = ["wordnet", "unigram", "bigram", "title"]
+    assert rows == sorted(rows, key=lambda row: (order.index(row[0]), row[1]))
+
+
+def test_a_search_keeps_the_sort(page):
+    """Searching after sorting stays sorted, and a filter narrows the search."""
+    page.locator("#table").get_by_role("button", name="Kept").click()
+    page.locator("#table").get_by_role("button", name="Kept").click()
+    page.get_by_label("Search").fill("query 00")
+    kept = numbers(page, 5)
+    assert kept == sorted(kept)
+    page.locator("#filters").get_by_label("Status").select_option(label="full")
+    assert set(column(page, 7)) == {"full"}
+    assert all("query 00" in q for q in column(page, 1))
+
+
 def test_the_keyboard_is_enough(page):
-    """Tab reaches search, filters and sort buttons in that order, and Enter sorts."""
-    page.get_by_label("Search").focus()
-    for expected in ("source", "status"):
-        page.keyboard.press("Tab")
-        assert page.evaluate("document.activeElement.id") == expected
+    """From the top: skip to the table, search, filter, sort and turn the page without a pointer."""
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to the table of queries"
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.id") == "search"
+    page.keyboard.type("query")
+    expect(page.locator("#found")).to_have_text("59 of 60 queries")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.id") == "source"
+    page.keyboard.press("Tab")
+    page.keyboard.press("e")  # picks the first status that begins with it
+    expect(page.locator("#status")).to_have_value("1")
+    page.keyboard.press("Home")
+    expect(page.locator("#status")).to_have_value("")
     page.keyboard.press("Tab")
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "Query"
@@ -130,22 +170,25 @@ def test_the_keyboard_is_enough(page):
     expect(
         page.locator("#table").get_by_role("columnheader", name="Query", exact=True)
     ).to_have_attribute("aria-sort", "ascending")
+    page.get_by_role("button", name="Next").focus()
+    page.keyboard.press("Space")
+    expect(page.locator("#place")).to_have_text("51 to 59")
 
 
 def test_pages_turn(page):
     """Sixty queries are two pages of fifty and ten."""
     page.get_by_role("button", name="Next").click()
-    assert len(_column(page, 1)) == 10
+    assert len(column(page, 1)) == 10
     expect(page.locator("#place")).to_have_text("51 to 60")
     expect(page.get_by_role("button", name="Next")).to_be_disabled()
     page.get_by_role("button", name="Previous").click()
-    assert len(_column(page, 1)) == 50
+    assert len(column(page, 1)) == 50
 
 
 def test_a_hostile_query_runs_nothing(page, job):
     """A query made of a script is shown and searched as text, and leaves the page alone."""
     page.get_by_label("Search").fill("<script>")
-    assert _column(page, 1) == [HOSTILE]
+    assert column(page, 1) == [HOSTILE]
     assert page.title() == f"{job.title}: balance report"
 
 
@@ -160,6 +203,9 @@ def test_both_schemes_are_readable(page, scheme):
         "figcaption",
         "#table tbody td",
         "#table thead button",
+        ".ends h3 span",
+        "summary",
+        "#found",
     ):
         assert page.evaluate(_CONTRAST, selector) >= 4.5, selector
     ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
@@ -180,12 +226,12 @@ _CONTRAST = """selector => {
 }"""
 
 
-@pytest.mark.parametrize("width", [320, 390, 768])
-def test_a_phone_never_scrolls_sideways(page, width):
+def test_a_phone_never_scrolls_sideways(page):
     """At any width the page fits; wide tables scroll inside their frames."""
-    page.set_viewport_size({"width": width, "height": 800})
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    sizes = page.evaluate(
-        "[...document.querySelectorAll('.plot text')].map(t => t.getBoundingClientRect().height)"
-    )
-    assert min(sizes) >= 9
+    page.locator("summary").click()
+    for width in (320, 360, 390, 768):
+        page.set_viewport_size({"width": width, "height": 800})
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        heights = "all => all.map(text => text.getBoundingClientRect().height)"
+        sizes = page.locator(".plot text").evaluate_all(heights)
+        assert min(sizes) >= 9

@@ -6,7 +6,8 @@ import pytest
 
 from wit_builder.errors import StorageError
 from wit_builder.report import build
-from wit_builder.report.summary import quantity, share, size, summary_rows, words
+from wit_builder.report.count import Round
+from wit_builder.report.summary import quantity, round_names, share, size, summary_rows, words
 
 
 def test_rows_have_all_stages_and_reasons(job):
@@ -18,6 +19,16 @@ def test_rows_have_all_stages_and_reasons(job):
     assert rows["lost in match: no query"] == "900"
     assert "alive" in rows["round 1"]
     assert rows["on disk"].startswith("3 shards, ")
+
+
+def test_a_round_says_its_generation_where_there_are_several():
+    """One generation needs no name; two do."""
+    answers = {"asked": 3, "alive": 2, "dead": 1, "deferred": 0, "unknown": 0}
+    rounds = [
+        Round(generation=g, number=n, **answers) for g, n in (("g0", 1), ("g0", 2), ("g1", 1))
+    ]
+    assert round_names(rounds[:2]) == ["round 1", "round 2"]
+    assert round_names(rounds) == ["g0 round 1", "g0 round 2", "g1 round 1"]
 
 
 def test_no_report_yet_is_an_error_that_names_the_file(tmp_path):

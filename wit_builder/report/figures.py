@@ -20,6 +20,7 @@ F64 = npt.NDArray[np.float64]
 
 _WIDTH, _HEIGHT = 400, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 390, 26, 256
+_LETTER_WIDTH = 6.5
 _POINTS = 160
 """Ranks drawn per curve, evenly spaced on the logarithmic axis."""
 
@@ -42,11 +43,11 @@ class Axis:
         return start + (v - low) / (high - low) * (end - start)
 
 
-def log_axis(highest: float, title: str) -> Axis:
-    """Return a logarithmic axis from 1 to at least 10, with ticks at powers of ten."""
+def log_axis(highest: float, title: str, low: float = 1) -> Axis:
+    """Return a logarithmic axis from ``low`` to at least 10, with ticks at powers of ten from 1."""
     high = max(float(highest), 10.0)
     powers = range(int(np.floor(np.log10(high) + 1e-9)) + 1)
-    return Axis(1, high, [(10.0**p, short_number(10**p)) for p in powers], title, log=True)
+    return Axis(low, high, [(10.0**p, short_number(10**p)) for p in powers], title, log=True)
 
 
 def short_number(n: int) -> str:
@@ -57,38 +58,104 @@ def short_number(n: int) -> str:
     return str(n)
 
 
-def rank_plot(before: I64, after: I64, cap_per_query: int) -> Markup:
-    """Return the plot of pairs per query by rank, both axes logarithmic, with the cap as a line.
+@dataclass(frozen=True)
+class Bin:
+    """Queries with ``first`` to ``last`` pairs, both included: how many before and after."""
+
+    first: int
+    last: int
+    before: int
+    after: int
+
+
+def bins(before: I64, after: I64) -> list[Bin]:
+    """Return numbers of queries by their numbers of pairs: 1, 2 to 3, 4 to 7 and so on, doubling.
 
     Args:
-        before: pairs per query before balancing, falling, without zeros; not empty.
-        after: the same after balancing, sorted on its own.
-        cap_per_query: the cap, in pairs.
+        before: pairs per query before balancing, without zeros; not empty.
+        after: the same after balancing.
     """
-    x = log_axis(len(before), "query rank, most frequent first")
-    y = log_axis(max(int(before[0]) * 1.15, cap_per_query * 1.3), "pairs per query")
-    cap_y = float(y.place([cap_per_query], _BOTTOM, _TOP)[0])
-    cap = (
-        f'<line class="cap" x1="{_LEFT}" x2="{_RIGHT}" y1="{cap_y:.1f}" y2="{cap_y:.1f}"/>'
-        f'<text class="cap-label" x="{_RIGHT}" y="{cap_y - 6:.1f}" text-anchor="end">'
-        f"cap: {cap_per_query:,} pairs</text>"
-    )
+    # the exponent of a float is exact for whole numbers: 2**k is the first of its bin
+    exponents = [np.frexp(counts)[1] - 1 for counts in (before, after)]
+    length = int(max(e.max(initial=0) for e in exponents)) + 1
+    tallies = [np.bincount(e, minlength=length).tolist() for e in exponents]
+    pairs = enumerate(zip(*tallies, strict=True))
+    return [Bin(1 << k, (2 << k) - 1, then, now) for k, (then, now) in pairs]
+
+
+def histogram(found: list[Bin], cap_per_query: int) -> Markup:
+    """Return the histogram of pairs per query, both axes logarithmic, with the cap as a line.
+
+    What there is after balancing is filled, what there was before is an outline.
+    """
+    edges = [float(b.first) for b in found] + [float(found[-1].last + 1)]
+    most = max(max(b.before, b.after) for b in found)
+    x = log_axis(max(edges[-1], cap_per_query * 1.3), "pairs per query")
+    y = log_axis(most * 1.4, "queries, in each doubling of pairs", low=0.5)
+    xs = x.place(edges, _LEFT, _RIGHT)
+    marks = [_bar_of(b.after, "bin after", xs[i : i + 2], y) for i, b in enumerate(found)]
+    marks.append(_outline([b.before for b in found], xs, y))
+    cap_x = float(x.place([cap_per_query], _LEFT, _RIGHT)[0])
+    marks += _marker(cap_x, f"cap: {quantity(cap_per_query, 'pairs')}", _TOP + 11)
+    marks += [_hint(b, xs[i : i + 2]) for i, b in enumerate(found)]
+    top = max(found, key=lambda b: b.before)
     said = (
-        f"Pairs per query by rank. Before balancing the first query has {int(before[0]):,} pairs, "
-        f"after balancing {int(after[0]) if len(after) else 0:,}."
+        f"Histogram of pairs per query. Most queries, {top.before:,}, have {_range(top)} before "
+        f"balancing. The last bar before is at {_range(found[-1])}, the last after at "
+        f"{_range(max((b for b in found if b.after), key=lambda b: b.first, default=found[0]))}."
     )
-    curves = [_curve("before", before, x, y), _curve("after", after, x, y)]
-    return _figure(said, x, y, [cap, *curves])
+    return _figure(said, x, y, marks)
 
 
-def share_plot(before: I64, after: I64) -> Markup:
+def _range(b: Bin) -> str:
+    return "1 pair" if b.last == 1 else f"{b.first:,} to {b.last:,} pairs"
+
+
+def _bar_of(count: int, name: str, xs: F64, y: Axis) -> str:
+    if not count:
+        return ""
+    top = float(y.place([count], _BOTTOM, _TOP)[0])
+    return (
+        f'<rect class="{name}" x="{xs[0]:.1f}" y="{top:.1f}" width="{xs[1] - xs[0] - 1:.1f}" '
+        f'height="{_BOTTOM - top:.1f}"/>'
+    )
+
+
+def _outline(counts: list[int], xs: F64, y: Axis) -> str:
+    """Return the steps over the bins; where a bin is empty they go down to the axis."""
+    heights = y.place([max(count, y.low) for count in counts], _BOTTOM, _TOP)
+    points = [f"{xs[0]:.1f},{_BOTTOM:.1f}"]
+    for i, height in enumerate(heights):
+        points += [f"{xs[i]:.1f},{height:.1f}", f"{xs[i + 1]:.1f},{height:.1f}"]
+    points.append(f"{xs[-1]:.1f},{_BOTTOM:.1f}")
+    return f'<polyline class="curve before" points="{" ".join(points)}"/>'
+
+
+def _hint(b: Bin, xs: F64) -> str:
+    """Return a transparent column that tells its bin's numbers under the pointer."""
+    told = f"{_range(b)}: {quantity(b.before, 'queries')} before, {b.after:,} after"
+    frame = f'x="{xs[0]:.1f}" y="{_TOP}" width="{xs[1] - xs[0]:.1f}" height="{_BOTTOM - _TOP}"'
+    return f'<rect class="hint" {frame}><title>{told}</title></rect>'
+
+
+def _marker(x: float, label: str, label_y: float) -> list[str]:
+    """Return an upright line at ``x``, its label to the right where there is room."""
+    fits = x + 6 + _LETTER_WIDTH * len(label) < _WIDTH
+    at, anchor = (x + 6, "start") if fits else (x - 6, "end")
+    line = f'<line class="cap" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{_BOTTOM}"/>'
+    place = f'x="{at:.1f}" y="{label_y:.1f}" text-anchor="{anchor}"'
+    return [line, f'<text class="cap-label" {place}>{label}</text>']
+
+
+def share_plot(before: I64, after: I64, head: int) -> Markup:
     """Return the plot of the cumulative share of pairs by query rank, the rank logarithmic.
 
     Args:
         before: pairs per query before balancing, falling, without zeros; not empty.
         after: the same after balancing, sorted on its own.
+        head: how many queries have more pairs than the cap before balancing; marked if any.
     """
-    x = log_axis(len(before), "query rank, most frequent first")
+    x = log_axis(len(before), "query rank, most pairs first")
     ticks = [(float(p), f"{p} %") for p in range(0, 101, 25)]
     y = Axis(0, 100, ticks, "share of all pairs, cumulative")
     curves = [
@@ -96,6 +163,9 @@ def share_plot(before: I64, after: I64) -> Markup:
         for name, counts in (("before", before), ("after", after))
         if len(counts)
     ]
+    if head:
+        edge = float(x.place([head], _LEFT, _RIGHT)[0])
+        curves += _marker(edge, f"head: {head:,}", _BOTTOM - 8)
     said = "Cumulative share of pairs by query rank."
     for when, counts in (("Before", before), ("After", after)):
         if len(counts):

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from wit_builder import storage
+from wit_builder.errors import StorageError
 from wit_builder.hashing import hash_column
 from wit_builder.shards.layout import DATASET
 
@@ -27,6 +28,8 @@ class RunFolder(msgspec.Struct, frozen=True):
 
     root: str
     generation: str = "g0"
+    since: str = "g0"
+    """The generation whose shards, and those of all after it, are the data set."""
 
     @property
     def generations(self) -> list[str]:
@@ -40,8 +43,12 @@ class RunFolder(msgspec.Struct, frozen=True):
 
     @property
     def kept(self) -> list[str]:
-        """The pairs that are kept, each with the queries that keep it; a table per generation."""
-        return [storage.join(self.root, name, "kept.parquet") for name in self.generations]
+        """The tables of pairs that are kept, each with the queries that keep it; one per bucket."""
+        return [url for name in self._packed for url in self._tables(name, "kept")]
+
+    @property
+    def _packed(self) -> list[str]:
+        return self.generations[int(self.since.removeprefix("g")) :]
 
     def report(self, name: str) -> str:
         """Return the place of a file of the report."""
@@ -75,7 +82,7 @@ class RunFolder(msgspec.Struct, frozen=True):
     @property
     def shards(self) -> list[str]:
         """The folders of the packed data set; a later generation may add none."""
-        folders = [storage.join(self.root, name, "shards") for name in self.generations]
+        folders = [storage.join(self.root, name, "shards") for name in self._packed]
         return folders[:1] + [f for f in folders[1:] if storage.exists(storage.join(f, DATASET))]
 
 
@@ -83,6 +90,21 @@ def ids_of(column: pa.ChunkedArray) -> I64:
     """Return all query ids of a list column, flat, as int64."""
     parts = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks]
     return np.concatenate([np.empty(0, np.int64), *parts]).astype(np.int64)
+
+
+def refuse_foreign(ids: I64, queries: int, url: str) -> None:
+    """Refuse query ids that are not in the query list.
+
+    Raises:
+        StorageError: one is not.
+    """
+    if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < queries:
+        worst = int(ids.min()) if ids.min() < 0 else int(ids.max())
+        raise StorageError(
+            f"names query {worst}, but the query list ends at {queries - 1}",
+            where=storage.redact(url),
+            fix="this table is of another query list; build the run again with wit build",
+        )
 
 
 def draw_keys(table: pa.Table, column: str) -> tuple[U64, I64]:

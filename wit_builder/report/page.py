@@ -19,13 +19,22 @@ import pyarrow.compute as pc
 from markupsafe import Markup
 
 from wit_builder.report import figures
-from wit_builder.report.count import EMPTY, FIGURES, FULL, STATUSES, Round
+from wit_builder.report.count import EMPTY, FULL, STATUSES, Round
+from wit_builder.report.embed import alphabetical, embed
 from wit_builder.report.folder import I64, script_json
-from wit_builder.report.summary import Step, Summary, quantity, share, size, words
+from wit_builder.report.summary import (
+    Step,
+    Summary,
+    quantity,
+    round_names,
+    share,
+    size,
+    words,
+)
 from wit_builder.tables import Source
 
-TOP_ROWS, BOTTOM_ROWS = 3000, 1000
-"""Queries in the page's table when the list is longer: so many from either end by matched pairs."""
+END_ROWS = 8
+"""Rows of each of the small tables: most matched, least matched, most lost."""
 
 STATIC_ROWS = 50
 """Rows written as HTML, for readers without script; the script shows as many at a time."""
@@ -55,7 +64,9 @@ def render(summary: Summary, balance: pa.Table, rejections: pa.Table) -> str:
         balance: ``tables.BALANCE``, a row per query.
         rejections: ``stage``, ``reason``, ``count``, in the order to show them.
     """
-    shown = embedded_rows(balance)
+    rows = alphabetical(balance)
+    sources = _in_order(pc.unique(rows["source"]).to_pylist())
+    embedded = embed(rows, list(_SHOWN_STATUSES), sources)
     script = _part("page.js")
     context = {
         "summary": summary,
@@ -64,14 +75,23 @@ def render(summary: Summary, balance: pa.Table, rejections: pa.Table) -> str:
         "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         "funnel": funnel_rows(summary.funnel),
         "balance": _balance(balance, summary.cap_per_query),
-        "sources": _sources(balance),
-        "rounds": [_round(r) for r in summary.rounds],
+        "ends": end_tables(rows, summary.cap_per_query),
+        "by_source": [_source(rows, name) for name in sources],
+        "rounds": _rounds(summary.rounds),
         "rejections": _rejections(rejections),
         "status_words": STATUS_WORDS,
-        "table": _table(shown, len(balance)),
-        "rows": shown.slice(0, STATIC_ROWS).to_pylist(),
+        "sources": sources,
+        "statuses": _SHOWN_STATUSES,
+        "rows": rows.take(_most(rows["matched"].to_numpy(), STATIC_ROWS)).to_pylist(),
+        "header": Markup(script_json({**embedded.header, "page_rows": STATIC_ROWS})),  # noqa: S704 - made safe there
+        "packed": embedded.packed,
     }
     return _environment().get_template("page.html.j2").render(context)
+
+
+def _most(values: I64, rows: int) -> I64:
+    """Return the places of the greatest values, greatest first, equal ones in their order."""
+    return np.argsort(-values, kind="stable")[:rows]
 
 
 def _part(name: str) -> str:
@@ -119,12 +139,15 @@ def _balance(balance: pa.Table, cap_per_query: int) -> dict[str, Any]:
     before, after = _falling(matched), _falling(kept)
     if not len(before):
         return {"any": False}
+    found = figures.bins(before, after)
     return {
         "any": True,
-        "rank_plot": figures.rank_plot(before, after, cap_per_query),
-        "share_plot": figures.share_plot(before, after),
+        "histogram": figures.histogram(found, cap_per_query),
+        "bins": found,
+        "share_plot": figures.share_plot(before, after, int(head.sum())),
         "head": int(head.sum()),
         "with_match": len(before),
+        "without_pair": len(before) - len(after),
         "head_before": share(matched[head].sum(), matched.sum()),
         "head_after": share(kept[head].sum(), kept.sum()),
         "matches": int(matched.sum()),
@@ -136,29 +159,69 @@ def _falling(counts: I64) -> I64:
     return np.sort(counts[counts > 0])[::-1]
 
 
-def _sources(balance: pa.Table) -> list[dict[str, Any]]:
-    """Return, per source of queries, how its queries ended, most trusted source first."""
-    rows = []
-    for name in _in_order(pc.unique(balance["source"]).to_pylist()):
-        part = balance.filter(pc.equal(balance["source"], name))
-        statuses = status_counts(part["status"])
-        pieces = [(f"status-{s}", statuses[s]) for s in _SHOWN_STATUSES]
-        rows.append(
-            {
-                "name": name,
-                "queries": len(part),
-                "with_match": len(part) - statuses[EMPTY],
-                "full": statuses[FULL],
-                "kept": int(pc.sum(part["kept"]).as_py() or 0),
-                "bar": figures.stacked_bar(pieces, len(part)),
-            }
-        )
-    return rows
+def end_tables(rows: pa.Table, cap_per_query: int) -> list[dict[str, Any]]:
+    """Return the small tables of queries at the ends of the list; those without a row are left out.
+
+    A query's loss is what it keeps less than its matched pairs and the cap allow. Where more
+    queries than fit have equally few matches, some are taken evenly from all of them.
+    """
+    matched, kept = rows["matched"].to_numpy(), rows["kept"].to_numpy()
+    lost = np.minimum(matched, cap_per_query) - kept
+    fewest = int(matched[matched > 0].min(initial=np.iinfo(np.int64).max))
+    rare = np.flatnonzero(matched == fewest)
+    spaced = np.linspace(0, max(len(rare) - 1, 0), min(END_ROWS, len(rare))).astype(np.int64)
+    of_rare = f"{len(spaced)} of the {len(rare):,} with {quantity(fewest, 'matched pairs')}"
+    tables = [
+        ("Most matched", "the most pairs whose text contains them", _above_zero(matched)),
+        ("Lost the most", "furthest below what matches and cap allow", _above_zero(lost)),
+        ("Least matched", of_rare, rare[spaced]),
+    ]
+    return [
+        {"title": title, "note": note, "rows": [_end(rows, lost, place) for place in places]}
+        for title, note, places in tables
+        if len(places)
+    ]
 
 
-def _round(r: Round) -> dict[str, Any]:
-    pieces = [(f"outcome-{o}", getattr(r, o)) for o in ("alive", "dead", "deferred")]
-    return {"round": r, "bar": figures.stacked_bar(pieces, r.asked)}
+def _above_zero(values: I64) -> I64:
+    places = _most(values, END_ROWS)
+    return places[values[places] > 0]
+
+
+def _end(rows: pa.Table, lost: I64, place: int) -> dict[str, Any]:
+    [row] = rows.slice(place, 1).to_pylist()
+    return {**row, "lost": int(lost[place])}
+
+
+def _source(rows: pa.Table, name: str) -> dict[str, Any]:
+    """Return how the queries of a source ended."""
+    part = rows.filter(pc.equal(rows["source"], name))
+    statuses = status_counts(part["status"])
+    return {
+        "name": name,
+        "queries": len(part),
+        "with_match": len(part) - statuses[EMPTY],
+        "full": statuses[FULL],
+        "kept": int(pc.sum(part["kept"]).as_py() or 0),
+        "bar": figures.stacked_bar(
+            [(f"status-{s}", statuses[s]) for s in _SHOWN_STATUSES], len(part)
+        ),
+    }
+
+
+def _rounds(rounds: list[Round]) -> list[dict[str, Any]]:
+    """Return the rounds with a bar each, all on the scale of the one that asked for most."""
+    most = max((r.asked for r in rounds), default=0)
+    return [
+        {
+            "name": name,
+            "round": r,
+            "bar": figures.stacked_bar(
+                [(f"outcome-{o}", getattr(r, o)) for o in ("alive", "dead", "deferred")], most
+            ),
+        }
+        for name, r in zip(round_names(rounds), rounds, strict=True)
+    ]
 
 
 def _rejections(rejections: pa.Table) -> list[dict[str, Any]]:
@@ -181,38 +244,6 @@ def _rejected(stage: str, reasons: list[tuple[str, int]]) -> dict[str, Any]:
         for reason, n in reasons
     ]
     return {"stage": stage, "total": total, "reasons": rows}
-
-
-def embedded_rows(balance: pa.Table) -> pa.Table:
-    """Return the rows that the table holds, most matched first: all, or both ends."""
-    order = [("matched", "descending"), ("query_id", "ascending")]
-    ranked = balance.take(pc.sort_indices(balance, sort_keys=order))
-    if len(ranked) <= TOP_ROWS + BOTTOM_ROWS:
-        return ranked
-    matched = int(pc.sum(pc.greater(ranked["matched"], 0)).as_py() or 0)
-    if matched <= TOP_ROWS + BOTTOM_ROWS:
-        return ranked.slice(0, TOP_ROWS + BOTTOM_ROWS)
-    bottom = ranked.slice(matched - BOTTOM_ROWS, BOTTOM_ROWS)
-    return pa.concat_tables([ranked.slice(0, TOP_ROWS), bottom]).combine_chunks()
-
-
-def _table(shown: pa.Table, queries: int) -> dict[str, Any]:
-    """Return what the page's script reads, as JSON, and the names its filters offer."""
-    sources = _in_order(pc.unique(shown["source"]).to_pylist())
-    columns: dict[str, Any] = {name: shown[name].to_pylist() for name in ("query", *FIGURES)}
-    columns["source"] = [sources.index(s) for s in shown["source"].to_pylist()]
-    columns["status"] = [_SHOWN_STATUSES.index(s) for s in shown["status"].to_pylist()]
-    data = {"sources": sources, "statuses": _SHOWN_STATUSES, "columns": columns}
-    return {
-        "json": Markup(script_json({**data, "page_rows": STATIC_ROWS})),  # noqa: S704 - made safe there
-        "sources": sources,
-        "statuses": _SHOWN_STATUSES,
-        "shown": len(shown),
-        "all": len(shown) == queries,
-        "has_bottom": len(shown) < queries and shown["matched"][-1].as_py() > 0,
-        "top": TOP_ROWS,
-        "bottom": BOTTOM_ROWS,
-    }
 
 
 def _in_order(names: list[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -9,12 +10,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from wit_builder import storage
-from wit_builder.errors import QueryListError
+from wit_builder.errors import QueryListError, StorageError
+from wit_builder.report import fates
 from wit_builder.report.count import FIGURES
-from wit_builder.report.folder import RunFolder, rows_with
+from wit_builder.report.fates import Fates, Query
+from wit_builder.report.folder import I64, RunFolder
 from wit_builder.report.page import STATUS_WORDS
 from wit_builder.report.summary import quantity, read_summary, words
-from wit_builder.tables import Outcome
+from wit_builder.tables import Outcome, Reason
 from wit_builder.text import normalise
 
 _MEANING = {
@@ -24,15 +27,16 @@ _MEANING = {
     "kept": "it keeps",
     "contained": "kept pairs that contain it",
 }
-_PAIR = ["uid", "text", "url", "page_url"]
+_PAIR = ["text", "url", "page_url"]
+_ORDER = (fates.KEPT, fates.SPARE, fates.DEAD, fates.DEFERRED, fates.DROPPED, fates.NEVER)
 
 
 class Sample(msgspec.Struct, frozen=True):
     """A pair that contains the query, and what became of it.
 
     Attributes:
-        fate: ``kept``, ``spare``, ``dead``, ``deferred``, ``dropped`` or ``never asked for``.
-        why: the shard key of a kept pair; the reason why another was lost.
+        fate: one of ``fates.FATES``.
+        why: the shard key of a kept pair, once there are shards; the reason why another was lost.
     """
 
     text: str
@@ -43,12 +47,20 @@ class Sample(msgspec.Struct, frozen=True):
 
 
 class Story(msgspec.Struct, frozen=True):
-    """What happened to a query: numbers of pairs by stage, its status, and sample pairs."""
+    """What happened to a query.
+
+    Attributes:
+        status: one of ``count.STATUSES``; empty as long as there is no report.
+        counts: numbers of pairs by stage (``count.FIGURES``), of the stages that were done.
+        drawn_per_round: pairs that each round asked for on its behalf.
+        samples: pairs of every fate, kept ones first, lowest uid first.
+    """
 
     query: str
     source: str
     status: str
     counts: dict[str, int]
+    drawn_per_round: list[int]
     samples: list[Sample]
 
 
@@ -57,17 +69,24 @@ def explain(root: str, query: str, samples_per_fate: int = 3) -> list[tuple[str,
 
     Raises:
         QueryListError: the list has no such query.
-        StorageError: there is no report yet, or a table is missing.
+        StorageError: nothing was matched yet, or a table is missing or of another query list.
     """
     story = tell(root, query, samples_per_fate)
-    rows = [("query", story.query), ("source", story.source)]
-    rows.append(("status", f"{story.status}: {STATUS_WORDS[story.status]}"))
+    rows = [("query", story.query), ("source", story.source), ("status", _status(story))]
     rows += [(f"{k} ({_MEANING[k]})", quantity(n, "pairs")) for k, n in story.counts.items()]
+    if len(story.drawn_per_round) > 1:
+        rows.append(("asked for, by round", ", ".join(f"{n:,}" for n in story.drawn_per_round)))
     for sample in story.samples:
         fate = f"{sample.fate}, {sample.why}" if sample.why else sample.fate
         rows += [(fate, sample.text), ("", sample.url)]
         rows += [("", f"on {sample.page_url}")] if sample.page_url else []
     return [(printable(label), printable(text)) for label, text in rows]
+
+
+def _status(story: Story) -> str:
+    if story.status:
+        return f"{story.status}: {STATUS_WORDS[story.status]}"
+    return "not known before the report; figures are those of the stages done so far"
 
 
 def printable(text: str) -> str:
@@ -76,7 +95,7 @@ def printable(text: str) -> str:
 
 
 def tell(root: str, query: str, samples_per_fate: int = 3) -> Story:
-    """Return what happened to a query, as of the last report.
+    """Return what happened to a query: as of the last report, or, without one, so far.
 
     Args:
         root: the run's folder.
@@ -85,24 +104,45 @@ def tell(root: str, query: str, samples_per_fate: int = 3) -> Story:
 
     Raises:
         QueryListError: the list has no such query.
-        StorageError: there is no report yet, or a table is missing.
+        StorageError: nothing was matched yet, or a table is missing or of another query list.
     """
-    run = RunFolder(root, read_summary(root).generation)
-    balance = storage.read_parquet(run.report("balance.parquet"))
-    row = _find(balance, query, run.queries)
-    samples = _samples(run, row["query_id"], samples_per_fate)
-    counts = {name: row[name] for name in FIGURES}
-    return Story(row["query"], row["source"], row["status"], counts, samples)
+    reported = storage.exists(RunFolder(root).report("summary.json"))
+    run = _as_reported(root) if reported else RunFolder(root, _last_generation(root))
+    queries = storage.read_parquet(run.queries, ["query_id", "query", "source"])
+    row = _find(queries, query, run.queries)
+    _refuse_unmatched(run)
+    asked = Query(row["query_id"], len(queries))
+    balance = _balance(run, asked) if reported else {}
+    pairs, matched = fates.matched(run, asked, counting=not reported)
+    counts = {name: balance[name] for name in FIGURES} if reported else {"matched": matched}
+    rounds = balance["drawn_per_round"] if reported else _count(run, asked, counts)
+    fates.look_up(run, pairs)
+    samples = _samples(run, asked, pairs, samples_per_fate)
+    _refuse_other_texts(row["query"], samples, run.queries)
+    status = balance.get("status", "")
+    return Story(row["query"], row["source"], status, counts, rounds, samples)
 
 
-def _find(balance: pa.Table, query: str, where: str) -> dict[str, Any]:
+def _as_reported(root: str) -> RunFolder:
+    told = read_summary(root)
+    return RunFolder(root, told.generation, told.since)
+
+
+def _last_generation(root: str) -> str:
+    number = 0
+    while storage.list_files(storage.join(root, f"g{number + 1}", "matched"), ".parquet"):
+        number += 1
+    return f"g{number}"
+
+
+def _find(queries: pa.Table, query: str, where: str) -> dict[str, Any]:
     wanted = normalise(query)
-    found = balance.filter(pc.is_in(balance["query"], pa.array([query, wanted])))
+    found = queries.filter(pc.is_in(queries["query"], pa.array([query, wanted])))
     if not len(found):
         raise QueryListError(
             f"no such query: {wanted or query!r}",
             where=where,
-            fix=_advice(balance["query"], wanted),
+            fix=_advice(queries["query"], wanted),
         )
     return dict(found.slice(0, 1).to_pylist()[0])
 
@@ -113,65 +153,142 @@ def _advice(queries: pa.ChunkedArray, wanted: str) -> str:
     return f"did you mean {names}?" if names else "see what the list has: wit queries show ROOT"
 
 
-def _samples(run: RunFolder, query_id: int, per_fate: int) -> list[Sample]:
-    """Return sample pairs, kept ones first; every table is read a file at a time."""
-    fates, order = _fates(run, query_id), ["kept", "spare", "dead", "deferred", "dropped"]
-    taken: dict[str, list[tuple[bytes, Sample]]] = {f: [] for f in [*order, "never asked for"]}
-    for url in run.tables("matched"):
-        table = storage.read_parquet(url, [*_PAIR, "query_ids"])
-        mine = table.filter(rows_with(table, "query_ids", query_id)).sort_by("uid")
-        # a Python loop over one query's pairs: 20,000 take some 50 ms
-        for pair in mine.drop_columns(["query_ids"]).to_pylist():
-            fate, why = fates.get(pair["uid"], ("never asked for", ""))
-            sample = Sample(pair["text"], pair["url"], pair["page_url"] or "", fate, why)
-            taken[fate].append((pair["uid"], sample))
-            if len(taken[fate]) > 2 * per_fate:
-                taken[fate] = _lowest(taken[fate], per_fate)
-    return [sample for pairs in taken.values() for _, sample in _lowest(pairs, per_fate)]
+def _refuse_unmatched(run: RunFolder) -> None:
+    if not run.tables("matched"):
+        raise StorageError(
+            "nothing was matched with the queries yet",
+            where=storage.redact(storage.join(run.root, "g0", "matched")),
+            fix=f"wit match RECIPE --out {storage.redact(run.root)}",
+        )
 
 
-def _lowest(pairs: list[tuple[bytes, Sample]], count: int) -> list[tuple[bytes, Sample]]:
-    return sorted(pairs, key=lambda pair: pair[0])[:count]
+def _balance(run: RunFolder, query: Query) -> dict[str, Any]:
+    """Return the query's row of the report's table."""
+    for batch in storage.parquet_batches(
+        run.report("balance.parquet"), ["query_id", "status", *FIGURES, "drawn_per_round"]
+    ):
+        mine = batch.filter(pc.equal(batch["query_id"], query.id)).to_pylist()
+        if mine:
+            return dict(mine[0])
+    raise StorageError(
+        f"the report has no query {query.id}, which is in the query list",
+        where=storage.redact(run.report("balance.parquet")),
+        fix="the query list was changed since: write the report anew with wit report ROOT",
+    )
 
 
-def _fates(run: RunFolder, query_id: int) -> dict[bytes, tuple[str, str]]:
-    """Return fate and reason by uid of the query's pairs that were asked for, as last answered."""
-    fates: dict[bytes, tuple[str, str]] = {}
-    for files in run.rounds("images"):
-        for url in files:
-            table = storage.read_parquet(url, ["uid", "outcome", "reason", "detail", "query_ids"])
-            mine = table.filter(rows_with(table, "query_ids", query_id))
-            fates.update({row["uid"]: _fate(row) for row in mine.to_pylist()})
-    alive = {uid for uid, (fate, _) in fates.items() if fate == "spare"}
-    fates.update(_dropped_later(run, alive))
-    fates.update(_kept(run, query_id))
-    return fates
+def _count(run: RunFolder, query: Query, counts: dict[str, int]) -> list[int]:
+    """Count what was drawn, came alive and is kept; return what each round drew.
+
+    Memory is 16 bytes for every pair that the query drew or keeps.
+    """
+    rounds = [_having(urls, "drawn_by", query) for urls in run.rounds("selected")]
+    kept = run.kept
+    keeps = _having(kept, "kept_by", query)
+    if rounds:
+        images = [url for files in run.rounds("images") for url in files]
+        counts["drawn"] = len(pa.chunked_array([*rounds, keeps]).unique())
+        alive = _having(images, "drawn_by", query, alive=True)
+        counts["alive"] = len(pa.chunked_array([alive, keeps]).unique())
+    if kept:
+        counts["kept"] = len(keeps)
+        counts["contained"] = sum(len(rows) for _, rows in _rows(kept, ["query_ids"], query))
+    return [len(drawn) for drawn in rounds]
 
 
-def _fate(row: dict[str, str | None]) -> tuple[str, str]:
-    if row["outcome"] == Outcome.ALIVE:
-        return "spare", "alive, but every query that it serves has its pairs"
-    reason = words(row["reason"] or "no reason given")
-    return row["outcome"] or "", f"{reason} ({row['detail']})" if row["detail"] else reason
+def _having(urls: Iterable[str], column: str, query: Query, *, alive: bool = False) -> pa.Array:
+    """Return the uids of the rows whose list has the query, of those alive if it says so."""
+    found = [pa.array([], pa.binary(16))]
+    for batch, rows in _rows(urls, [column, "uid", *(["outcome"] if alive else [])], query):
+        mine = batch.take(pa.array(rows))
+        if alive:
+            mine = mine.filter(pc.equal(mine["outcome"], Outcome.ALIVE.value))
+        found.append(mine["uid"])
+    return pa.concat_arrays(found)
 
 
-def _dropped_later(run: RunFolder, alive: set[bytes]) -> dict[bytes, tuple[str, str]]:
-    """Return those of the alive pairs that a stage after fetching dropped, say as duplicates."""
-    found = {}
-    for url in run.tables("rejected"):
-        table = storage.read_parquet(url, ["uid", "stage", "reason"])
-        mine = table.filter(pc.is_in(table["uid"], pa.array(sorted(alive), pa.binary(16))))
-        found.update({r["uid"]: ("dropped", words(r["reason"])) for r in mine.to_pylist()})
+def _rows(
+    urls: Iterable[str], columns: list[str], query: Query
+) -> Iterator[tuple[pa.RecordBatch, I64]]:
+    """Yield batches of tables, and in which rows the list in the first column has the query."""
+    for url in urls:
+        for batch in storage.parquet_batches(url, columns):
+            yield batch, query.rows(batch[columns[0]], url)
+
+
+def _samples(run: RunFolder, query: Query, pairs: Fates, per_fate: int) -> list[Sample]:
+    """Return sample pairs of every fate, kept ones first."""
+    chosen = [at for fate in _ORDER for at in pairs.samples(fate, per_fate)]
+    places = [(int(file), int(row)) for file, row in pairs.found[chosen]]
+    texts = fates.take(fates.few, pairs.texts, places, _PAIR)
+    why = _why(run, pairs, chosen)
+    found = [
+        _sample(t, fates.FATES[pairs.fate[at]], why[at])
+        for at, t in zip(chosen, texts, strict=True)
+    ]
+    return found + _lost(run, query, pairs, per_fate)
+
+
+def _sample(pair: dict[str, str | None], fate: str, why: str) -> Sample:
+    text, url, page_url = (pair[name] or "" for name in _PAIR)
+    return Sample(text, url, page_url, fate, why)
+
+
+def _why(run: RunFolder, pairs: Fates, chosen: list[int]) -> dict[int, str]:
+    """Return by position why a pair was lost, or under which key it is kept."""
+    why = dict.fromkeys(chosen, "")
+    asked = [at for at in chosen if pairs.fate[at] in {fates.DEAD, fates.DEFERRED}]
+    places = [(int(file), int(row)) for file, row in pairs.told[asked]]
+    answers = fates.take(fates.few, pairs.answers, places, ["reason", "detail"])
+    why |= {at: _words(a["reason"], a["detail"]) for at, a in zip(asked, answers, strict=True)}
+    why |= {at: _words(*pairs.reasons[at]) for at in chosen if at in pairs.reasons}
+    spare = "alive, but every query that it serves has its pairs"
+    waiting = "" if run.kept else "alive; what is kept was not decided yet"
+    why |= {at: waiting or spare for at in chosen if pairs.fate[at] == fates.SPARE}
+    kept = {pairs.uids[at].as_py(): at for at in chosen if pairs.fate[at] == fates.KEPT}
+    return why | {kept[uid]: f"shard key {key}" for uid, key in _keys(run, list(kept)).items()}
+
+
+def _words(reason: str | None, detail: str | None) -> str:
+    told = words(reason or "no reason given")
+    return f"{told} ({detail})" if detail else told
+
+
+def _keys(run: RunFolder, uids: list[bytes]) -> dict[bytes, str]:
+    """Return the shard keys of pairs, as far as there are shards."""
+    wanted, found = pa.array(uids, pa.binary(16)), dict[bytes, str]()
+    tables = (url for folder in run.shards for url in storage.list_files(folder, ".parquet"))
+    for url in tables:
+        if len(found) == len(uids):
+            break
+        if storage.name_of(url).removesuffix(".parquet").isdigit():
+            for batch in storage.parquet_batches(url, ["uid", "key"]):
+                mine = batch.filter(pc.is_in(batch["uid"], value_set=wanted))
+                found |= {row["uid"]: row["key"] for row in mine.to_pylist()}
     return found
 
 
-def _kept(run: RunFolder, query_id: int) -> dict[bytes, tuple[str, str]]:
-    kept = pa.concat_tables([storage.read_parquet(url, ["uid", "query_ids"]) for url in run.kept])
-    uids = kept.filter(rows_with(kept, "query_ids", query_id))["uid"].combine_chunks()
-    fates = dict.fromkeys(uids.to_pylist(), ("kept", ""))
-    for url in run.tables("shards"):
-        if storage.name_of(url).removesuffix(".parquet").isdigit():
-            table = storage.read_parquet(url, ["key", "uid"])
-            mine = table.filter(pc.is_in(table["uid"], uids))
-            fates.update({r["uid"]: ("kept", f"shard key {r['key']}") for r in mine.to_pylist()})
-    return fates
+def _lost(run: RunFolder, query: Query, pairs: Fates, per_fate: int) -> list[Sample]:
+    """Return sample pairs that contained the query and were dropped before a table had them."""
+    lost, urls = fates.lost_in_dedup(run, query, pairs)
+    table = lost.table
+    uids = fates.whole(table["uid"])
+    known = fates.rejections(run, uids, [Reason.DUPLICATE_URL, Reason.REPEATED_TEXT])
+    rows = [row for row in table.to_pylist() if row["uid"] in known][:per_fate]
+    places = [(row["file"], row["row"]) for row in rows]
+    texts = fates.take(fates.exchange_batches, urls, places, _PAIR)
+    reasons = [_words(*known[row["uid"]]) for row in rows]
+    name = fates.FATES[fates.DROPPED]
+    return [_sample(t, name, why) for t, why in zip(texts, reasons, strict=True)]
+
+
+def _refuse_other_texts(query: str, samples: list[Sample], where: str) -> None:
+    """Refuse pairs that were matched with another list, in which the query's id meant another."""
+    tokens = f" {normalise(query)} "
+    for sample in samples:
+        if tokens not in f" {normalise(sample.text)} ":
+            raise StorageError(
+                f"a pair should contain {query!r} but does not: {printable(sample.text)[:80]!r}",
+                where=storage.redact(where),
+                fix="the pairs are of another query list; build the run again with wit build",
+            )

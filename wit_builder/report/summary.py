@@ -37,6 +37,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     title: str
     recipe_digest: str
     generation: str
+    since: str = "g0"
     cap_per_query: int
     queries: int
     statuses: dict[str, int]
@@ -79,16 +80,23 @@ def summary_rows(root: str) -> list[tuple[str, str]]:
     told = read_summary(root)
     rejections = storage.read_parquet(RunFolder(root).report("rejections.parquet")).to_pylist()
     rows = [(step.label, quantity(step.count, step.unit)) for step in told.funnel]
-    rows += [(f"round {r.number}", _answers(r)) for r in told.rounds]
+    rows += zip(round_names(told.rounds), map(_answers, told.rounds), strict=True)
     rows += [(f"queries {name}", quantity(n, "queries")) for name, n in told.statuses.items()]
     rows += [(f"lost in {r['stage']}: {words(r['reason'])}", f"{r['count']:,}") for r in rejections]
     shards = quantity(told.dataset.shards, "shards")
     return [*rows, ("on disk", f"{shards}, {size(told.dataset.bytes)}")]
 
 
+def round_names(rounds: list[Round]) -> list[str]:
+    """Return what to call each round; its generation stands before it where there are several."""
+    several = len({r.generation for r in rounds}) > 1
+    return [f"{r.generation} round {r.number}" if several else f"round {r.number}" for r in rounds]
+
+
 def _answers(r: Round) -> str:
     asked = f"{quantity(r.asked, 'pairs')} asked for"
-    return f"{asked}: {r.alive:,} alive, {r.dead:,} dead, {r.deferred:,} deferred"
+    answers = f"{r.alive:,} alive, {r.dead:,} dead, {r.deferred:,} deferred"
+    return f"{asked}: {answers}; {quantity(r.unknown, 'drawn pairs')} still unknown"
 
 
 def quantity(count: int, unit: str) -> str:

@@ -1,84 +1,162 @@
 "use strict";
 // Search, filter, sort and page through the table of queries. Text only ever enters as textContent.
+//
+// All queries are in the element "packed" (report/embed.py writes it): columns of numbers, over
+// which typed arrays are laid, and one text of all queries, a line each, in alphabetical order.
 (() => {
   const element = (id) => document.getElementById(id);
-  const { sources, statuses, columns, page_rows: pageRows } = JSON.parse(element("data").textContent);
+  const header = JSON.parse(element("header").textContent);
+  const { rows, counts, sources, statuses, page_rows: pageRows } = header;
+  const numeric = counts.map(([name]) => name);
   const number = new Intl.NumberFormat("en");
-  const numeric = ["matched", "drawn", "alive", "kept", "contained"];
-  const collator = new Intl.Collator("en", { numeric: true });
   const body = element("table").tBodies[0];
-  const headers = [...document.querySelectorAll("#table [data-column]")];
-  const state = { column: "matched", falling: true, page: 0, rows: [] };
+  const headings = [...document.querySelectorAll("#table [data-column]")];
+  const columns = {};
+  const orders = new Map();
+  const state = { column: "matched", falling: true, page: 0, shown: new Uint32Array(0) };
+  let text = "", starts = new Uint32Array(0);
 
-  const plain = (text) => text.normalize("NFKC").toLowerCase();
-  const haystack = columns.query.map(plain);
+  // --- unpacking -----------------------------------------------------------
 
-  function compare(a, b) {
-    const values = columns[state.column];
-    const order = state.column === "query" ? collator.compare(values[a], values[b]) : values[a] - values[b];
-    return (state.falling ? -order : order) || a - b;
+  function fromBase64(base64) {
+    if (Uint8Array.fromBase64) return Uint8Array.fromBase64(base64);
+    const binary = atob(base64), bytes = new Uint8Array(binary.length);
+    for (let i = 0; i < bytes.length; i++) bytes[i] = binary.charCodeAt(i);
+    return bytes;
+  }
+
+  async function unpack() {
+    const packed = fromBase64(element("packed").textContent);
+    element("packed").remove();
+    const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"));
+    const buffer = await new Response(stream).arrayBuffer();
+    let at = 0;
+    const take = (bytes) => buffer.slice(at, at += bytes);
+    for (const [name, kind] of counts) {
+      columns[name] = kind === "u4" ? new Uint32Array(take(4 * rows)) : new Float64Array(take(8 * rows));
+    }
+    for (const name of ["status", "source"]) columns[name] = new Uint8Array(take(rows));
+    text = new TextDecoder().decode(new Uint8Array(buffer, at));
+    starts = lineStarts(text, rows);
+  }
+
+  function lineStarts(lines, count) {
+    const found = new Uint32Array(count + 1);
+    for (let i = 1; i < count; i++) found[i] = lines.indexOf("\n", found[i - 1]) + 1;
+    found[count] = lines.length + 1;
+    return found;
+  }
+
+  const query = (row) => text.slice(starts[row], starts[row + 1] - 1);
+
+  // --- choosing rows -------------------------------------------------------
+
+  // as wit_builder/text.py normalises the queries
+  function normalised(typed) {
+    const lower = typed.normalize("NFKC").toLowerCase().normalize("NFKC");
+    return lower.replace(/[^\p{L}\p{M}\p{Nd}]+/gu, " ").trim();
+  }
+
+  // A byte per row: 1 where the query contains the needle.
+  function containing(needle) {
+    const found = new Uint8Array(rows);
+    let row = 0;
+    for (let at = text.indexOf(needle); at >= 0; at = text.indexOf(needle, starts[row + 1])) {
+      while (starts[row + 1] <= at) row++;
+      found[row] = 1;
+    }
+    return found;
+  }
+
+  // The rows by a column; equal ones stay in alphabetical order. Radix sort, 16 bits a pass.
+  function ordered(column, falling) {
+    let order = new Uint32Array(rows);
+    for (let i = 0; i < rows; i++) order[i] = i;
+    if (column === "query") return falling ? order.reverse() : order;
+    const values = columns[column], most = values.reduce((a, b) => Math.max(a, b), 0);
+    const digits = new Uint16Array(rows);
+    for (let unit = 1; unit <= most; unit *= 65536) {
+      const next = new Uint32Array(rows), place = new Uint32Array(65537);
+      for (let i = 0; i < rows; i++) {
+        digits[i] = values[i] / unit; // which cuts off the fraction, and all above 16 bits
+        if (falling) digits[i] = 65535 - digits[i];
+        place[digits[i] + 1]++;
+      }
+      for (let i = 1; i < place.length; i++) place[i] += place[i - 1];
+      for (let i = 0; i < rows; i++) next[place[digits[order[i]]]++] = order[i];
+      order = next;
+    }
+    return order;
+  }
+
+  function order() {
+    const key = `${state.column} ${state.falling}`;
+    if (!orders.has(key)) orders.set(key, ordered(state.column, state.falling));
+    return orders.get(key);
   }
 
   function select() {
-    const needle = plain(element("search").value.trim());
-    const source = element("source").value, status = element("status").value;
-    const rows = [];
-    for (let i = 0; i < haystack.length; i++) {
-      if (source !== "" && columns.source[i] !== Number(source)) continue;
-      if (status !== "" && columns.status[i] !== Number(status)) continue;
-      if (haystack[i].includes(needle)) rows.push(i);
+    const needle = normalised(element("search").value);
+    const chosen = (id) => element(id).value === "" ? -1 : Number(element(id).value);
+    const source = chosen("source"), status = chosen("status");
+    const hit = needle ? containing(needle) : null, fit = new Uint32Array(rows);
+    let length = 0;
+    for (const row of order()) {
+      if (hit && !hit[row]) continue;
+      if (source >= 0 && columns.source[row] !== source) continue;
+      if (status >= 0 && columns.status[row] !== status) continue;
+      fit[length++] = row;
     }
-    state.rows = rows.sort(compare);
+    state.shown = fit.subarray(0, length);
     state.page = 0;
     show();
   }
 
-  function cell(kind, text) {
+  // --- showing them --------------------------------------------------------
+
+  function cell(kind, words, name = "") {
     const made = document.createElement(kind);
-    made.textContent = text;
+    made.textContent = words;
+    if (name) made.className = name;
     return made;
   }
 
   function tableRow(i) {
-    const row = document.createElement("tr");
-    const head = cell("th", columns.query[i]);
+    const row = document.createElement("tr"), head = cell("th", query(i));
     head.scope = "row";
-    head.title = columns.query[i];
-    row.append(head);
-    for (const name of numeric) {
-      const made = cell("td", number.format(columns[name][i]));
-      made.className = "n";
-      row.append(made);
-    }
-    const status = statuses[columns.status[i]];
-    const last = document.createElement("td"), swatch = document.createElement("span");
-    swatch.className = `swatch status-${status}`;
-    last.append(swatch, status);
-    row.append(last, cell("td", sources[columns.source[i]]));
+    head.title = head.textContent;
+    row.append(head, ...numeric.map((name) => cell("td", number.format(columns[name][i]), "n")));
+    const status = statuses[columns.status[i]], ended = document.createElement("td");
+    ended.append(cell("span", "", `swatch status-${status}`), status);
+    row.append(ended, cell("td", sources[columns.source[i]]));
+    return row;
+  }
+
+  function nothing() {
+    const row = document.createElement("tr");
+    const said = cell("td", "No query fits. Search for less, or choose all sources and any status.");
+    said.colSpan = headings.length;
+    row.append(said);
     return row;
   }
 
   function show() {
-    const first = state.page * pageRows, total = state.rows.length;
-    const shown = state.rows.slice(first, first + pageRows);
-    body.replaceChildren(...shown.map(tableRow));
-    if (!total) {
-      const none = cell("td", "No query fits. Search for less, or choose all sources and any status.");
-      none.colSpan = headers.length;
-      body.append(document.createElement("tr"));
-      body.rows[0].append(none);
-    }
-    element("found").textContent = total === haystack.length
-      ? `${number.format(total)} queries` : `${number.format(total)} of ${number.format(haystack.length)} queries`;
-    element("place").textContent = `${number.format(first + 1)} to ${number.format(first + shown.length)}`;
+    const first = state.page * pageRows, total = state.shown.length;
+    const page = [...state.shown.subarray(first, first + pageRows)];
+    body.replaceChildren(...(total ? page.map(tableRow) : [nothing()]));
+    element("found").textContent = total === rows
+      ? `${number.format(rows)} queries` : `${number.format(total)} of ${number.format(rows)} queries`;
+    element("place").textContent = `${number.format(first + 1)} to ${number.format(first + page.length)}`;
     element("previous").disabled = state.page === 0;
     element("next").disabled = first + pageRows >= total;
     element("pager").hidden = total <= pageRows;
-    for (const header of headers) {
-      if (header.dataset.column !== state.column) header.removeAttribute("aria-sort");
-      else header.setAttribute("aria-sort", state.falling ? "descending" : "ascending");
+    for (const heading of headings) {
+      if (heading.dataset.column !== state.column) heading.removeAttribute("aria-sort");
+      else heading.setAttribute("aria-sort", state.falling ? "descending" : "ascending");
     }
   }
+
+  // --- answering the reader ------------------------------------------------
 
   function sortBy(column) {
     // a second press turns the order round; numbers start with the most, words with a
@@ -93,17 +171,37 @@
     element("table").scrollIntoView({ block: "nearest" });
   }
 
-  for (const header of headers) {
-    const button = cell("button", header.textContent);
-    button.type = "button";
-    button.addEventListener("click", () => sortBy(header.dataset.column));
-    header.replaceChildren(button);
+  function listen() {
+    for (const heading of headings) {
+      const button = cell("button", heading.textContent);
+      button.type = "button";
+      button.addEventListener("click", () => sortBy(heading.dataset.column));
+      heading.replaceChildren(button);
+    }
+    element("filters").hidden = false;
+    element("filters").addEventListener("submit", (event) => event.preventDefault());
+    element("search").addEventListener("input", select);
+    for (const id of ["source", "status"]) element(id).addEventListener("change", select);
+    element("previous").addEventListener("click", () => turn(-1));
+    element("next").addEventListener("click", () => turn(1));
   }
-  element("filters").hidden = false;
-  element("filters").addEventListener("submit", (event) => event.preventDefault());
-  element("search").addEventListener("input", select);
-  for (const id of ["source", "status"]) element(id).addEventListener("change", select);
-  element("previous").addEventListener("click", () => turn(-1));
-  element("next").addEventListener("click", () => turn(1));
-  select();
+
+  async function start() {
+    const said = element("found"), without = said.textContent;
+    if (!window.DecompressionStream) {
+      said.textContent = `This browser is too old to unpack the search: it has no DecompressionStream. ${without}`;
+      return;
+    }
+    try {
+      said.textContent = "Unpacking the queries…";
+      await unpack();
+    } catch (error) {
+      said.textContent = `The search could not be unpacked (${error}). ${without}`;
+      throw error;
+    }
+    listen();
+    select();
+  }
+
+  start();
 })();
