@@ -14,14 +14,15 @@ from wit_builder.crawl.candidates import Output, Piece
 from wit_builder.errors import RecipeError, StorageError
 from wit_builder.report.summary import read_summary
 from wit_builder.sections import Recipe, TablesSource
+from wit_builder.shards.verify import verify
 
 
 def piece(key: str, kind: str = "warc") -> Piece:
     return Piece(kind, key, [key], lambda output: output)
 
 
-def names(found: list[list[Piece | None]]) -> list[list[str | None]]:
-    return [[p and p.key for p in some] for some in found]
+def names(found: list[generations.Members]) -> list[list[str | None]]:
+    return [[p and p.key for p in members.pieces] for members in found]
 
 
 def of_run(root: Path, keys: str, packed: str = "") -> list[list[str | None]]:
@@ -112,12 +113,18 @@ def with_lists(small_web: SmallWeb, places: list[str]) -> Recipe:
     return replace(read, crawl=replace(read.crawl, sources=sources))
 
 
+def kept_rows(root: Path, generation: str) -> list[dict[str, object]]:
+    """Return a generation's kept pairs, each with the queries that keep it."""
+    tables = sorted((root / generation / "kept").glob("*.parquet"))
+    return [row for path in tables for row in storage.read_parquet(str(path)).to_pylist()]
+
+
 def kept_pairs(root: Path, generation: str) -> list[dict[str, object]]:
     """Return what the samples of a generation's shards say of themselves."""
     images = (root / generation / "images").rglob("*.parquet")
     rows = pa.concat_tables([storage.read_parquet(str(p)) for p in sorted(images)]).to_pylist()
     by_uid = {row["uid"]: row for row in rows if row["outcome"] == "alive"}
-    kept = storage.read_parquet(str(root / generation / "kept.parquet")).to_pylist()
+    kept = kept_rows(root, generation)
     return [{**by_uid[row["uid"]], "kept_by": row["kept_by"]} for row in kept]
 
 
@@ -162,6 +169,58 @@ def test_a_later_archive(small_web: SmallWeb, tmp_path: Path) -> None:
     markers = {p: p.stat().st_mtime_ns for p in (root / "units").rglob("*.json")}
     build(2)
     assert {p: p.stat().st_mtime_ns for p in (root / "units").rglob("*.json")} == markers
+
+
+def test_all_of_it_is_drawn_or_packed_anew(small_web: SmallWeb, tmp_path: Path) -> None:
+    """Rebalanced and full shards hold all generations' pairs, and no picture is asked for again."""
+    root, places = tmp_path / "run", lists_of_pictures(small_web, tmp_path)
+
+    def build(lists: int, whole: generations.Whole = "") -> None:
+        run = units.Run(str(root))
+        pipeline.Build(with_lists(small_web, places[:lists]), run, small_web.loopback, whole)()
+
+    build(1)
+    build(2)
+    asked = [url for g in ("g0", "g1") for url in urls_asked_for(root, g)]
+    added = [pair["uid"] for g in ("g0", "g1") for pair in kept_rows(root, g)]
+    build(2, "pack")
+    full = kept_rows(root, "g2")
+    assert sorted(pair["uid"] for pair in full) == sorted(added)  # type: ignore[type-var]
+    assert read_summary(str(root)).dataset.samples == len(added)
+    build(2, "balance")
+    once = tmp_path / "once"
+    recipe_of_all = with_lists(small_web, places)
+    pipeline.Build(recipe_of_all, units.Run(str(once)), small_web.loopback)()
+    again = {row["uid"]: row["kept_by"] for row in kept_rows(root, "g3")}
+    assert again == {row["uid"]: row["kept_by"] for row in kept_rows(once, "g0")}
+    more = urls_asked_for(root, "g3") if (root / "g3/images").exists() else []
+    assert len(asked + more) == len(set(asked + more))
+    told = read_summary(str(root))
+    assert told.since == "g3"
+    assert told.pairs_kept == told.dataset.samples == len(again)
+    assert not verify(str(root / "g3" / "shards"), 1).faults
+    before = {p: p.stat().st_mtime_ns for p in (root / "units").rglob("*.json")}
+    build(2, "balance")
+    assert {p: p.stat().st_mtime_ns for p in (root / "units").rglob("*.json")} == before
+
+
+def test_which_generation_is_made_whole(tmp_path: Path) -> None:
+    """Rebalancing takes the last generation if it is open; what is whole already stays."""
+
+    def wholes(keys: str, packed: str, whole: generations.Whole = "") -> list[str]:
+        pieces = [piece(key) for key in keys]
+        found = generations.of_run(str(tmp_path), pieces, lambda g: g in packed.split(), whole)
+        return [members.whole for members in found]
+
+    assert wholes("a", "", "balance") == [""]
+    assert wholes("ab", "g0") == ["", ""]
+    assert wholes("ab", "g0", "balance") == ["", "balance"]
+    assert wholes("ab", "g0 g1", "balance") == ["", "balance"]
+    assert wholes("abc", "g0 g1") == ["", "balance", ""]
+    assert wholes("abc", "g0 g1 g2", "pack") == ["", "balance", "", "pack"]
+    assert wholes("abcd", "g0 g1 g2") == ["", "balance", "", "pack", ""]
+    assert wholes("abcd", "g0 g1 g2 g3", "pack") == ["", "balance", "", "pack", "", "pack"]
+    assert wholes("abcd", "g0 g1 g2 g3 g4 g5", "balance")[-2:] == ["pack", "balance"]
 
 
 def test_output_places() -> None:

@@ -57,8 +57,10 @@ def test_the_shards_are_whole_and_open_with_webdataset(built: str) -> None:
     tars = storage.list_files(folder, ".tar")
     assert len(tars) > 1
     samples = read_with_webdataset(tars)
-    kept = storage.read_parquet(storage.join(built, "g0", "kept.parquet"))
-    assert sorted(s["json"]["uid"] for s in samples) == [u.hex() for u in kept["uid"].to_pylist()]
+    kept = table(built, "kept")
+    assert sorted(s["json"]["uid"] for s in samples) == sorted(
+        u.hex() for u in kept["uid"].to_pylist()
+    )
     assert all(max(s["jpg"].size) >= 32 and s["txt"] == s["json"]["caption"] for s in samples)
 
 
@@ -95,7 +97,7 @@ def test_nothing_is_lost_on_the_way(built: str) -> None:
 
 def _doubled(root: str) -> int:
     """Pairs dropped after fetching, since another has their picture: they were matched."""
-    return storage.read_parquet(storage.join(root, "g0", "rejected", "keep.parquet")).num_rows
+    return storage.read_parquet(storage.join(root, "g0", "rejected", "keep-00000.parquet")).num_rows
 
 
 def test_what_opted_out_is_neither_asked_for_nor_kept(built: str, small_web: SmallWeb) -> None:
@@ -105,7 +107,7 @@ def test_what_opted_out_is_neither_asked_for_nor_kept(built: str, small_web: Sma
     assert "forbidden" not in counts
     images = table(built, "images", "r0")
     opted = images.filter(pc.equal(images["reason"], "opt_out_image"))
-    kept = storage.read_parquet(storage.join(built, "g0", "kept.parquet"))
+    kept = table(built, "kept")
     assert opted.num_rows > 0
     assert not set(opted["uid"].to_pylist()) & set(kept["uid"].to_pylist())
 

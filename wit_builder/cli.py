@@ -24,6 +24,7 @@ from wit_builder import __version__
 from wit_builder.errors import QueryListError, RecipeError, ShardFormatError, WitError
 
 if TYPE_CHECKING:  # a command imports what it needs when it runs
+    from wit_builder.generations import Whole
     from wit_builder.pipeline import Until
     from wit_builder.units import Run
 
@@ -59,6 +60,15 @@ Sample = Annotated[
         validator=validators.Number(gte=1),
     ),
 ]
+_REBALANCE = (
+    "Draw anew from the pairs of all generations, and pack them all; what was fetched is not "
+    "fetched again."
+)
+_DRY_RUN = (
+    "Only say what would be kept, and of which queries, for one cap or several: "
+    "--set balance.cap_per_query=5000,20000."
+)
+_FULL = "Pack what all generations keep anew, as one set of shards."
 Out = Annotated[
     str, Parameter(name="--out", help="The run's folder, local or s3://.", validator=_some)
 ]
@@ -114,13 +124,13 @@ def _run(out: str, how: How) -> Iterator[Run]:
         runner.close()
 
 
-def _build(recipe: str, out: str, how: How, until: Until) -> None:
+def _build(recipe: str, out: str, how: How, until: Until, whole: Whole = "") -> None:
     from wit_builder import pipeline
     from wit_builder import recipe as recipes
 
     loaded = recipes.read(recipe, how.set_)
     with _run(out, how) as run:
-        pipeline.Build(loaded, run, _loopback(how.loopback))(until)
+        pipeline.Build(loaded, run, _loopback(how.loopback), whole)(until)
 
 
 def _print_rows(rows: list[tuple[str, str]]) -> None:
@@ -148,12 +158,18 @@ def demo(*, out: str = "demo-run", data: str = ".data", workers: Workers = None)
 
 
 @app.command(group=_WHOLE)
-def build(recipe: Recipe, *, out: Out, how: How = DEFAULT) -> None:
+def build(
+    recipe: Recipe,
+    *,
+    out: Out,
+    rebalance: Annotated[bool, Parameter(help=_REBALANCE, negative="")] = False,
+    how: How = DEFAULT,
+) -> None:
     """Make a data set: query list, candidates, matched, balanced, fetched, packed, reported.
 
     What is done already is not done again: starting the same command again resumes.
     """
-    _build(recipe, out, how, "report")
+    _build(recipe, out, how, "report", "balance" if rebalance else "")
     report(out, how=how, again=False)
 
 
@@ -220,9 +236,68 @@ def _stage(name: Until, said: str) -> None:
 
 _stage("crawl", "Take candidates, (image URL, text) pairs, from archives and sites.")
 _stage("match", "Keep candidates that contain a query, one per URL.")
-_stage("balance", "Draw up to the cap's pairs per query: what the first round asks for.")
+
+
+@app.command(group=_STAGES)
+def balance(
+    recipe: Recipe,
+    *,
+    out: Out,
+    dry_run: Annotated[bool, Parameter(help=_DRY_RUN, negative="")] = False,
+    how: How = DEFAULT,
+) -> None:
+    """Draw up to the cap's pairs per query: what the first round asks for.
+
+    Stages before it that are not done yet are done first.
+    """
+    if not dry_run:
+        _build(recipe, out, how, "balance")
+        return
+    from wit_builder import pipeline, what_if
+    from wit_builder import recipe as recipes
+
+    settings, caps = _caps(how.set_)
+    loaded = recipes.read(recipe, settings)
+    with _run(out, how) as run:
+        build = pipeline.Build(loaded, run, _loopback(how.loopback))
+        found = build.what_if(caps or [loaded.balance.cap_per_query])
+    if how.json:
+        print(msgspec.json.encode(found).decode())
+    else:
+        print("\n".join(what_if.lines(found)))
+
+
+def _caps(settings: tuple[str, ...]) -> tuple[tuple[str, ...], list[int]]:
+    """Return the settings without the caps to try, and these."""
+    key = "balance.cap_per_query="
+    others = tuple(s for s in settings if not s.startswith(key))
+    tried = [v for s in settings if s.startswith(key) for v in s.removeprefix(key).split(",")]
+    for value in tried:
+        if not (value.strip().isdecimal() and int(value) > 0):
+            raise RecipeError(
+                f"a cap is a whole number of pairs, 1 or more, not {value!r}",
+                where="--set balance.cap_per_query",
+                fix="write e.g. --set balance.cap_per_query=5000,20000",
+            )
+    return others, sorted({int(value) for value in tried})
+
+
 _stage("fetch", "Ask for the drawn images, round by round, until the draw is full.")
-_stage("pack", "Pack kept pairs into tar shards with manifest and block table.")
+
+
+@app.command(group=_STAGES)
+def pack(
+    recipe: Recipe,
+    *,
+    out: Out,
+    full: Annotated[bool, Parameter(help=_FULL, negative="")] = False,
+    how: How = DEFAULT,
+) -> None:
+    """Pack kept pairs into tar shards with manifest and block table.
+
+    Stages before it that are not done yet are done first.
+    """
+    _build(recipe, out, how, "pack", "pack" if full else "")
 
 
 # --- look at what is there --------------------------------------------------

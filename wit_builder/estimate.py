@@ -156,8 +156,8 @@ class _Sample:
             return None
         ours = [
             storage.join(self._root, "units", f"g{number}", stage, unit_name(kind, place) + ".json")
-            for number, places in enumerate(generations.recorded(self._root))
-            for place, known in enumerate(places)
+            for number, generation in enumerate(generations.recorded(self._root))
+            for place, known in enumerate(generation.places)
             if known and known.kind == kind and known.key in self._keys
         ]
         markers = [msgspec.json.decode(d, type=Marker) for d in storage.read_many(ours).values()]

@@ -13,18 +13,21 @@ from functools import cached_property
 
 from msgspec.structs import replace
 
-from wit_builder import exchange, leftovers, storage
+from wit_builder import leftovers, storage
 from wit_builder import recipe as recipes
 from wit_builder.crawl import sources
 from wit_builder.crawl.candidates import Output, Piece
 from wit_builder.curate import dedup, draw, matching, repeats
+from wit_builder.curate.states import AnswersJob, QueryList, run_answers
+from wit_builder.drawing import Draw, Drawing
 from wit_builder.errors import QueryListError, RejectionFloodError
 from wit_builder.fetch import route
 from wit_builder.fetch import run as fetch
-from wit_builder.generations import unit_name
+from wit_builder.generations import Whole, unit_name
 from wit_builder.pack import plan, scatter, shard
 from wit_builder.queries import build as queries
 from wit_builder.sections import FetchSection, Recipe
+from wit_builder.stages import Stages, together
 from wit_builder.tables import Reason
 from wit_builder.units import Marker, Run, Stage, Unit
 
@@ -41,6 +44,8 @@ class Generation:
         name: ``g0``, ``g1``, ...: its folder.
         earlier: the generations before it, all done: what they have is not asked for again.
         loopback: host pattern -> ``127.0.0.1:PORT``, for tests and the demo only.
+        whole: why this one's shards are of all earlier generations' pairs, too: ``balance``: they
+            are drawn from anew; ``pack``: what they keep is packed anew. Empty: they are not.
     """
 
     recipe: Recipe
@@ -50,42 +55,21 @@ class Generation:
     name: str = "g0"
     earlier: Sequence[Generation] = ()
     loopback: dict[str, str] = field(default_factory=dict)
-    markers: list[Marker] = field(default_factory=list, init=False, repr=False)
-    """Of every unit of this recipe that was done, or found done, so far."""
+    whole: Whole = ""
+
+    @cached_property
+    def stages(self) -> Stages:
+        """Does the stages of this generation."""
+        return Stages(self.run, self.name)
+
+    @property
+    def markers(self) -> list[Marker]:
+        """Of every unit that was done, or found done, so far."""
+        return self.stages.markers
 
     def place(self, *parts: str) -> str:
         """Return a place in this generation's folder."""
-        return storage.join(self.run.root, self.name, *parts)
-
-    def _do(self, stage: Stage) -> list[Marker]:
-        markers = self.run.do(stage, self.name)
-        self.markers += markers
-        return markers
-
-    def _urls(self, markers: Sequence[Marker], suffix: str) -> list[str]:
-        outputs = (o.url for m in markers for o in m.outputs)
-        return [storage.join(self.run.root, url) for url in outputs if url.endswith(suffix)]
-
-    def _exchanged(
-        self, stage: str, markers: list[Marker], buckets: int, suffix: str = ".arrow"
-    ) -> tuple[list[str], list[str]]:
-        """Return the exchange files of a stage that has run, and their identity as inputs.
-
-        Where files times buckets are too many, files are merged in groups first.
-        """
-        files = self._urls(markers, suffix)
-        group = -(-len(files) * buckets // exchange.MAX_SLICES)
-        if group > 1:
-            units = []
-            for number, at in enumerate(range(0, len(files), group)):
-                out = self.place("exchange", f"{stage}-merged", f"{number:05d}{suffix}")
-                job = exchange.MergeJob(files[at : at + group], out)
-                units.append(Unit(f"{number:05d}", _together(markers[at : at + group]), job))
-            markers = self._do(Stage(f"{stage}-merge", exchange.run_merge, units))
-            files = self._urls(markers, suffix)
-        else:
-            self.run.retire(f"{stage}-merge", self.name)
-        return files, _together(markers)
+        return self.stages.place(*parts)
 
     # --- what to look for, and where ---------------------------------------
 
@@ -106,7 +90,7 @@ class Generation:
             settings = sources.settings(kind, self.recipe.crawl, self.recipe.fetch)
             stage = Stage(f"crawl-{kind}", read, units, settings)
             if units:
-                found += self._do(stage)
+                found += self.stages.do(stage)
             else:
                 self.run.retire(stage.name, self.name)
         self._refuse_missing([m for m in found if m.counts.get(_MISSING)])
@@ -134,7 +118,9 @@ class Generation:
     @cached_property
     def matched(self) -> list[Marker]:
         """Pairs whose text contains a query, one per URL, a table per bucket."""
-        files, inputs = self._exchanged("match", self.matching, self.recipe.buckets)
+        if not self.pieces:
+            return []
+        files, inputs = self.stages.exchanged("match", self.matching, self.recipe.buckets)
         repeated = self.repeated
         earlier = [m for generation in self.earlier for m in generation.matched]
         earlier += [m for generation in self.earlier for m in generation.repeated]
@@ -149,15 +135,17 @@ class Generation:
                 out=self.place("matched", f"{name}.parquet"),
                 rejected=self.place("rejected", f"dedup-{name}.parquet"),
                 repeated=[u for g in [*self.earlier, self] for u in g.repeated_tables],
-                earlier=[g.place("matched", f"{name}.parquet") for g in self.earlier],
+                queries_identity=self.queries.identity,
+                earlier=[g.place("matched", f"{name}.parquet") for g in self.earlier if g.pieces],
             )
             units.append(Unit(name, inputs, job))
-        return self._do(Stage("dedup", dedup.run, units, self.recipe.seed))
+        settings = [self.recipe.seed, self.queries.identity]
+        return self.stages.do(Stage("dedup", dedup.run, units, settings))
 
     @property
     def repeated_tables(self) -> list[str]:
         """The places of the tables of ``repeated``."""
-        return self._urls(self.repeated, ".parquet")
+        return self.stages.urls(self.repeated, ".parquet")
 
     @cached_property
     def repeated(self) -> list[Marker]:
@@ -167,13 +155,13 @@ class Generation:
             for stage in ("repeats", "repeats-merge"):
                 self.run.retire(stage, self.name)
             return []
-        files, inputs = self._exchanged("repeats", self.matching, buckets, repeats.SUFFIX)
+        files, inputs = self.stages.exchanged("repeats", self.matching, buckets, repeats.SUFFIX)
         units = []
         for bucket in range(buckets):
             name = f"{bucket:05d}"
             out = self.place("repeated", f"{name}.parquet")
             units.append(Unit(name, inputs, repeats.RepeatsJob(files, bucket, limit, out)))
-        return self._do(Stage("repeats", repeats.run, units, limit))
+        return self.stages.do(Stage("repeats", repeats.run, units, limit))
 
     @cached_property
     def matching(self) -> list[Marker]:
@@ -182,7 +170,7 @@ class Generation:
         units = []
         for marker in self.candidates:
             job = matching.MatchJob(
-                candidates=self._urls([marker], ".arrow")[0],
+                candidates=self.stages.urls([marker], ".arrow")[0],
                 queries=self._query_list,
                 queries_identity=queries,
                 section=self.recipe.match,
@@ -193,72 +181,103 @@ class Generation:
             )
             units.append(Unit(marker.unit, [queries, marker.identity], job))
         settings = [self.recipe.match, self.recipe.buckets]
-        return self._do(Stage("match", matching.run, units, settings))
+        return self.stages.do(Stage("match", matching.run, units, settings))
 
     # --- rounds of drawing and fetching -------------------------------------
 
     @cached_property
-    def rounds(self) -> list[list[Marker]]:
-        """Per round, its fetch units; ends when no drawn pair is unknown, or at the last round."""
-        done: list[list[Marker]] = []
-        for number in range(self.recipe.balance.rounds):
-            selected = self._round(number, done)
-            if not selected:
-                break
-            done.append(self._fetch(number, selected))
-        self._forget_rounds(len(done))
-        return done
+    def drawing(self) -> Drawing:
+        """Finds this generation's draws."""
+        if self.whole:
+            drawing = self.drawing_from([*self.earlier, self], self.stages)
+            drawing.answers += [m for g in self.earlier for m in g.answers]
+        else:
+            drawing = self.drawing_from([self], self.stages)
+            drawing.kept = [tally for g in self.before for tally in g.tallies]
+            drawing.taken = [m for g in self.earlier for m in g.answers]
+        return drawing
 
-    def _forget_rounds(self, first: int) -> None:
-        """Remove what an earlier, longer build left; the draw that ended this one stays."""
-        for number in range(first, first + _FORGOTTEN_ROUNDS):
-            stages = ("select", "route", "fetch") if number == first else _STAGES_OF_A_ROUND
-            for stage in stages:
-                self.run.retire(f"{stage}-r{number}", self.name)
-            for folder in ("selected", "images"):  # parts of a fetch that was cut short, too
-                storage.remove(self.place(folder, f"r{number}"))
+    def drawing_from(self, generations: Sequence[Generation], stages: Stages) -> Drawing:
+        """Return what finds draws from the matched pairs of some generations."""
+        matched: list[list[tuple[str, str]]] = [[] for _ in range(self.recipe.buckets)]
+        for generation in generations:
+            for tables, marker in zip(matched, generation.matched, strict=False):
+                table = generation.place("matched", f"{marker.unit}.parquet")
+                tables.append((table, marker.identity))
+        queries = QueryList(self._query_list, self.queries.identity, self.recipe.seed)
+        return Drawing(stages, queries, self.recipe.balance, self.recipe.buckets, matched)
+
+    @property
+    def before(self) -> Sequence[Generation]:
+        """The generations whose shards make the data set together with this one's."""
+        return since_whole(self.earlier) if not self.whole else ()
 
     @cached_property
-    def asked_first(self) -> list[Marker]:
-        """What the first round asks for."""
-        return self._round(0, [])
+    def _loop(self) -> tuple[list[list[Marker]], list[list[Marker]], Draw | None]:
+        """Per round its fetch units and their answers, and the draw that is kept."""
+        fetched: list[list[Marker]] = []
+        answers: list[list[Marker]] = []
 
-    def _round(self, number: int, before: list[list[Marker]]) -> list[Marker]:
-        """Return the units with what the round asks for; none when the loop has converged."""
-        images = [self._urls(markers, ".parquet") for markers in before]
-        thresholds = self.place("exchange", "thresholds", f"r{number}.parquet")
-        balance, seed, matched = self.recipe.balance, self.recipe.seed, self.matched
-        matched_urls = [self.place("matched", f"{m.unit}.parquet") for m in matched]
-        found_out = [m for markers in before for m in markers] + self._earlier_markers
-        known = [self.queries.identity, *(m.identity for m in found_out)]
-        drawn = draw.DrawJob(
-            self._query_list, matched_urls, images, seed, balance, thresholds, self._earlier
-        )
-        unit = Unit("thresholds", [*known, *(m.identity for m in matched)], drawn)
-        [found] = self._do(Stage(f"draw-r{number}", draw.run_draw, [unit], [balance, seed]))
-        if not found.counts["unknown"]:
+        def ask(number: int, selected: list[Marker]) -> list[Marker]:
+            fetched.append(self._fetch(number, selected))
+            answers.append(self._answers(number, fetched[-1]))
+            return answers[-1]
+
+        drawn = None if self.whole == "pack" else self.drawing.loop(ask)
+        self._forget_rounds({f"r{number}" for number in range(len(fetched))})
+        return fetched, answers, drawn
+
+    @property
+    def rounds(self) -> list[list[Marker]]:
+        """Per round, its fetch units; ends when no drawn pair is unknown, or at the last round."""
+        return self._loop[0]
+
+    @property
+    def answers(self) -> list[Marker]:
+        """What became of the pairs that this generation asked for, by URL."""
+        return [marker for answers in self._loop[1] for marker in answers]
+
+    @property
+    def unknown_after(self) -> list[int]:
+        """Drawn pairs that were unknown after each round."""
+        return [] if self.whole == "pack" else self.drawing.unknown_after
+
+    def _forget_rounds(self, done: set[str]) -> None:
+        """Remove what an earlier, longer build left, and parts of a fetch that was cut short."""
+        for folder in ("selected", "images"):
+            for name in storage.list_folders(self.place(folder)):
+                if name not in done:
+                    storage.remove(self.place(folder, name))
+
+    @property
+    def asked_first(self) -> list[Marker]:
+        """What the first round asks for; none where nothing is unknown."""
+        if self.whole == "pack":
             return []
+        drawn = self.drawing.first()
+        return self.drawing.select(0, drawn) if drawn.unknown else []
+
+    def _answers(self, number: int, fetched: list[Marker]) -> list[Marker]:
+        buckets = self.recipe.buckets
         units = []
-        for marker, url in zip(matched, matched_urls, strict=True):
-            out = self.place("selected", f"r{number}", f"{marker.unit}.parquet")
-            job = draw.SelectJob(
-                self._query_list, url, images, thresholds, seed, out, self._earlier
-            )
-            units.append(Unit(marker.unit, [*known, found.identity, marker.identity], job))
-        return self._do(Stage(f"select-r{number}", draw.run_select, units, seed))
+        for marker in fetched:
+            out = self.place("exchange", f"answers-r{number}", f"{marker.unit}.arrow")
+            job = AnswersJob(self.stages.urls([marker], ".parquet"), buckets, out)
+            units.append(Unit(marker.unit, [marker.identity], job))
+        return self.stages.do(Stage(f"answers-r{number}", run_answers, units, buckets))
 
     def _fetch(self, number: int, selected: list[Marker]) -> list[Marker]:
         buckets = self.recipe.buckets
         units = []
-        for marker, url in zip(selected, self._urls(selected, ".parquet"), strict=True):
+        for marker, url in zip(selected, self.stages.urls(selected, ".parquet"), strict=True):
             out = self.place("exchange", f"routed-r{number}", f"{marker.unit}.arrow")
             units.append(Unit(marker.unit, [marker.identity], route.RouteJob(url, buckets, out)))
-        routed = self._do(Stage(f"route-r{number}", route.run, units, buckets))
+        routed = self.stages.do(Stage(f"route-r{number}", route.run, units, buckets))
         return self._ask(number, routed)
 
     def _ask(self, number: int, routed: list[Marker]) -> list[Marker]:
         recipe = self.recipe
-        files, inputs = self._exchanged(f"route-r{number}", routed, recipe.buckets)
+        files, inputs = self.stages.exchanged(f"route-r{number}", routed, recipe.buckets)
         units = []
         for bucket in range(recipe.buckets):
             job = fetch.FetchJob(
@@ -271,41 +290,46 @@ class Generation:
                 loopback=self.loopback,
             )
             units.append(Unit(f"{bucket:05d}", inputs, job))
-        return self._do(Stage(f"fetch-r{number}", fetch.run, units, recipe.image))
+        return self.stages.do(Stage(f"fetch-r{number}", fetch.run, units, recipe.image))
 
     # --- what is kept, packed and reported ----------------------------------
 
     @cached_property
-    def kept(self) -> Marker:
-        """The pairs to keep, each with the queries that keep it."""
-        images = [self._urls(markers, ".parquet") for markers in self.rounds]
-        out, rejected = self.place("kept.parquet"), self.place("rejected", "keep.parquet")
-        balance, seed = self.recipe.balance, self.recipe.seed
-        job = draw.KeepJob(self._query_list, images, seed, balance, out, rejected, self._earlier)
-        found_out = [m for r in self.rounds for m in r] + self._earlier_markers
-        inputs = [self.queries.identity, *(m.identity for m in found_out)]
-        cap = balance.cap_per_query
-        return self._do(Stage("keep", draw.run_keep, [Unit("kept", inputs, job)], [cap, seed]))[0]
-
-    @cached_property
-    def _earlier(self) -> draw.Earlier:
-        """What earlier generations keep and have asked for."""
-        images = [
-            url
-            for g in self.earlier
-            for r in g.rounds
-            for url in g._urls(r, ".parquet")  # noqa: SLF001 - of its own kind
-        ]
-        return draw.Earlier([g.place("kept.parquet") for g in self.earlier], images)
+    def kept(self) -> list[Marker]:
+        """The pairs to keep, each with the queries that keep it, a table per bucket."""
+        drawn = self._loop[2]
+        if drawn is not None:
+            return self.drawing.keep(drawn)
+        units = []
+        before = since_whole(self.earlier)
+        for number in range(self.recipe.buckets):
+            name = f"{number:05d}"
+            job = draw.JoinJob(
+                kept=[g.place("kept", f"{name}.parquet") for g in before],
+                tallies=[g.place("exchange", "keeps", f"{name}.parquet") for g in before],
+                queries=self._query_list,
+                out=self.place("kept", f"{name}.parquet"),
+                tally=self.place("exchange", "keeps", f"{name}.parquet"),
+            )
+            inputs = together([g.kept[number] for g in before])
+            units.append(Unit(name, [self.queries.identity, *inputs], job))
+        return self.stages.do(Stage("keep", draw.run_join, units))
 
     @property
-    def _earlier_markers(self) -> list[Marker]:
-        return [m for g in self.earlier for r in [*g.rounds, [g.kept]] for m in r]
+    def kept_tables(self) -> list[str]:
+        """The places of the tables of ``kept``."""
+        return [self.place("kept", f"{marker.unit}.parquet") for marker in self.kept]
+
+    @property
+    def tallies(self) -> list[tuple[str, str]]:
+        """The places of tallies of pairs by query that keeps them, with identities."""
+        folder = self.place("exchange", "keeps")
+        return [(storage.join(folder, f"{m.unit}.parquet"), m.identity) for m in self.kept]
 
     @cached_property
     def samples(self) -> int:
         """How many samples the generation's shards hold."""
-        return self.kept.counts["kept"]
+        return sum(marker.counts["kept"] for marker in self.kept)
 
     @cached_property
     def shards(self) -> Marker | None:
@@ -314,10 +338,9 @@ class Generation:
         Raises:
             QueryListError: no pair was kept, now or earlier.
         """
-        kept = self.place("kept.parquet")
-        inputs = [self.queries.identity, self.kept.identity]
+        inputs = [self.queries.identity, *together(self.kept)]
         if not self.samples:
-            if any(generation.samples for generation in self.earlier):
+            if any(generation.samples for generation in self.before):
                 self._unpack()
                 return None
             raise QueryListError(
@@ -325,15 +348,16 @@ class Generation:
                 where=self.place(),
                 fix="look at the counts of the stages above, then change queries or sources",
             )
-        first = sum(generation.samples for generation in self.earlier)
+        first = sum(generation.samples for generation in self.before)
         planned = plan.plan(
-            storage.read_parquet(kept, ["uid"]),
+            (storage.read_parquet(url, ["uid"])["uid"] for url in self.kept_tables),
+            self.samples,
             self.recipe.seed,
             self.recipe.pack.samples_per_shard,
             first,
         )
-        scattered = self._scatter(kept, planned.shards, inputs)
-        files, arrived = self._exchanged("pack-scatter", scattered, planned.shards)
+        scattered = self._scatter(planned.shards, inputs)
+        files, arrived = self.stages.exchanged("pack-scatter", scattered, planned.shards)
         units = []
         for number, (first_key, samples) in enumerate(
             zip(planned.first_keys, planned.samples, strict=True)
@@ -352,40 +376,52 @@ class Generation:
         if not self.run.is_done(stage, self.name):
             # no manifest may stand beside shards that it does not describe
             self.run.retire("pack-finish", self.name)
-        finished = self._finish(self._do(stage))
+        finished = self._finish(self.stages.do(stage))
+        self.stages.retire_others()
         leftovers.remove(self.place(), self.markers)
         return finished
 
     def _unpack(self) -> None:
         """Remove the shards that an earlier build of this generation has packed."""
-        for stage in ("pack-finish", "pack", "pack-scatter", "pack-scatter-merge"):
-            self.run.retire(stage, self.name)
+        self.run.retire("pack-finish", self.name)
         storage.remove(self.place("shards"))
+        self.stages.retire_others()
         leftovers.remove(self.place(), self.markers)
 
-    def _scatter(self, kept: str, shards: int, inputs: list[str]) -> list[Marker]:
+    def _parts(self) -> list[tuple[str, Marker, str]]:
+        """Return a name, a marker and the table of every fetched part that may hold kept pairs."""
+        parts = []
+        for generation in [*self.earlier, self] if self.whole else [self]:
+            prefix = f"{generation.name}-" if self.whole else ""
+            for marker in (m for r in generation.rounds for m in r):
+                for url in self.stages.urls([marker], ".parquet"):
+                    name = "-".join(url.removesuffix(".parquet").split("/")[-2:])
+                    parts.append((prefix + name, marker, url))
+        return parts
+
+    def _scatter(self, shards: int, inputs: list[str]) -> list[Marker]:
         units = []
-        parts = [(m, url) for r in self.rounds for m in r for url in self._urls([m], ".parquet")]
-        for marker, url in parts:
-            name = "-".join(url.removesuffix(".parquet").split("/")[-2:])
+        for name, marker, url in self._parts():
             job = scatter.MapJob(
                 part_tar=url.removesuffix(".parquet") + ".tar",
                 part_parquet=url,
-                kept_url=kept,
+                kept=self.kept_tables,
                 shards=shards,
                 seed=self.recipe.seed,
                 out=self.place("exchange", "packed", f"{name}.arrow"),
             )
             units.append(Unit(name, [*inputs, marker.identity], job))
         settings = [self.recipe.seed, shards]
-        return self._do(Stage("pack-scatter", scatter.run, units, settings))
+        return self.stages.do(Stage("pack-scatter", scatter.run, units, settings))
 
     @cached_property
     def _lineage(self) -> str:
-        """A digest of what decides this generation's bytes: settings, and its own archives."""
+        """A digest of what decides this generation's bytes: settings, and the archives it packs."""
         crawl = replace(self.recipe.crawl, sources=[])
         settings = replace(self.recipe, name="", crawl=crawl, fetch=FetchSection())
-        archives = sorted((p.kind, storage.name_of(p.key)) for p in self.pieces if p)
+        packed = [*self.earlier, self] if self.whole else [self]
+        pieces = [p for generation in packed for p in generation.pieces if p]
+        archives = sorted((p.kind, storage.name_of(p.key)) for p in pieces)
         return recipes.digest([recipes.lineage(settings), archives])
 
     def _finish(self, packed: list[Marker]) -> Marker:
@@ -398,15 +434,13 @@ class Generation:
         )
         unit = Unit("dataset", [m.identity for m in packed], job)
         settings = self._lineage
-        return self._do(Stage("pack-finish", shard.finish, [unit], settings))[0]
+        return self.stages.do(Stage("pack-finish", shard.finish, [unit], settings))[0]
 
 
 _MISSING = f"rejected:{Reason.ARCHIVE_MISSING}"
-_STAGES_OF_A_ROUND = ("draw", "select", "route", "fetch")
-_FORGOTTEN_ROUNDS = 8
-"""Rounds past the last one whose leftovers of an earlier, longer build are looked for."""
 
 
-def _together(markers: Sequence[Marker]) -> list[str]:
-    """Return one identity for all of them: what a unit names that reads from every one."""
-    return [recipes.digest([marker.identity for marker in markers])]
+def since_whole(generations: Sequence[Generation]) -> Sequence[Generation]:
+    """Return the generations whose shards make the data set: from the last whole one on."""
+    whole = [number for number, generation in enumerate(generations) if generation.whole]
+    return generations[whole[-1] :] if whole else generations

@@ -4,12 +4,16 @@ The first build makes ``g0`` of all its archives. Archives that are added later 
 generation as long as it has no shards; after that they make the next one. An archive stays in its
 generation, and in its place there, which its unit is named by. ``ROOT/generations.json`` tells.
 
+A generation may also be *whole*: its shards are of the pairs of all generations so far, drawn anew
+or only packed anew, and take the place of all shards before. What was fetched is not fetched again.
+
 An archive is known again by its kind and place, or, where it was moved, by its identity.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -34,6 +38,9 @@ class Known(msgspec.Struct, frozen=True, array_like=True):
         return cls(piece.kind, piece.key, digest(piece.inputs))
 
 
+Whole = Literal["", "balance", "pack"]
+"""Why a generation's shards are of all pairs so far: drawn or packed anew; empty: they are not."""
+
 Places = list[Known | None]
 """Of one generation; None where an archive was that the recipe does not name any more."""
 
@@ -43,15 +50,34 @@ def unit_name(kind: str, place: int) -> str:
     return f"{kind}-{place:05d}"
 
 
+class Recorded(msgspec.Struct, frozen=True):
+    """A generation as ``ROOT/generations.json`` has it."""
+
+    places: Places
+    whole: Whole = ""
+
+
+class Members(NamedTuple):
+    """What makes a generation: a piece in each place, and why it is of all pairs, if it is."""
+
+    pieces: list[Piece | None]
+    whole: Whole = ""
+
+
 def of_run(
-    root: str, pieces: Sequence[Piece], is_packed: Callable[[str], bool]
-) -> list[list[Piece | None]]:
-    """Return the pieces of each generation, ``g0`` first, and keep that in the run's folder.
+    root: str,
+    pieces: Sequence[Piece],
+    is_packed: Callable[[str], bool],
+    whole: Whole = "",
+) -> list[Members]:
+    """Return what makes each generation, ``g0`` first, and keep that in the run's folder.
 
     Args:
         root: the run's folder.
         pieces: of all sources of the recipe.
         is_packed: whether a generation (``g0``) has shards.
+        whole: make sure that the last generation is of all pairs, for this reason. One generation
+            alone always is.
 
     Raises:
         RecipeError: the recipe drops an archive of a generation that has shards.
@@ -59,25 +85,44 @@ def of_run(
     """
     before = recorded(root)
     made = _found_again(before, pieces)
-    for number, places in enumerate(made):
-        lost = [old for old, new in zip(before[number], places, strict=True) if old and not new]
+    for number, members in enumerate(made):
+        pairs = zip(before[number].places, members.pieces, strict=True)
+        lost = [old for old, new in pairs if old and not new]
         if lost and is_packed(f"g{number}"):
             raise _dropped(root, f"g{number}", lost)
-    made = made[: next((i for i, places in enumerate(made) if not any(places)), len(made))]
-    known = {(piece.kind, piece.key) for places in made for piece in places if piece}
+    empty = (i for i, members in enumerate(made) if not any(members.pieces) and not members.whole)
+    made = made[: next(empty, len(made))]
+    known = {(piece.kind, piece.key) for members in made for piece in members.pieces if piece}
     new: list[Piece | None] = [p for p in pieces if (p.kind, p.key) not in known]
-    if new and (not made or is_packed(f"g{len(made) - 1}")):
-        made.append(new)
+    if new and (not made or made[-1].whole == "pack" or is_packed(f"g{len(made) - 1}")):
+        made.append(Members(new))
     elif new:
-        made[-1] += new
-    _record(root, before, [[Known.of(p) if p else None for p in places] for places in made])
+        made[-1].pieces.extend(new)
+    if whole and len(made) > 1:
+        _make_whole(made, whole, is_packed)
+    _record(root, before, [_recorded(members) for members in made])
     return made
 
 
-def _found_again(before: list[Places], pieces: Sequence[Piece]) -> list[list[Piece | None]]:
+def _make_whole(made: list[Members], whole: Whole, is_packed: Callable[[str], bool]) -> None:
+    """Make the last generation whole; a new one where it has shards, or is to be packed itself."""
+    last = made[-1]
+    if last.whole in {whole, "balance"}:
+        return
+    if whole == "balance" and not last.whole and not is_packed(f"g{len(made) - 1}"):
+        made[-1] = last._replace(whole=whole)
+    else:
+        made.append(Members([], whole))
+
+
+def _recorded(members: Members) -> Recorded:
+    return Recorded([Known.of(p) if p else None for p in members.pieces], members.whole)
+
+
+def _found_again(before: list[Recorded], pieces: Sequence[Piece]) -> list[Members]:
     """Return the piece in each place, None where there is none any more."""
     keys = {(piece.kind, piece.key): piece for piece in pieces}
-    known = {(old.kind, old.key) for places in before for old in places if old}
+    known = {(old.kind, old.key) for generation in before for old in generation.places if old}
     moved = {
         (piece.kind, digest(piece.inputs)): piece
         for piece in reversed(pieces)
@@ -89,7 +134,7 @@ def _found_again(before: list[Places], pieces: Sequence[Piece]) -> list[list[Pie
             return None
         return keys.get((old.kind, old.key)) or moved.pop((old.kind, old.identity), None)
 
-    return [[again(old) for old in places] for places in before]
+    return [Members([again(old) for old in g.places], g.whole) for g in before]
 
 
 def _dropped(root: str, generation: str, lost: list[Known]) -> RecipeError:
@@ -101,7 +146,7 @@ def _dropped(root: str, generation: str, lost: list[Known]) -> RecipeError:
     )
 
 
-def _record(root: str, before: list[Places], now: list[Places]) -> None:
+def _record(root: str, before: list[Recorded], now: list[Recorded]) -> None:
     for number in range(len(now), len(before)):
         for folder in (f"g{number}", f"units/g{number}"):
             storage.remove(storage.join(root, folder))
@@ -109,7 +154,7 @@ def _record(root: str, before: list[Places], now: list[Places]) -> None:
         storage.publish_bytes(storage.join(root, FILE), msgspec.json.encode(now))
 
 
-def recorded(root: str) -> list[Places]:
+def recorded(root: str) -> list[Recorded]:
     """Return the generations of a run as they were last; none if nothing was crawled.
 
     Raises:
@@ -118,7 +163,7 @@ def recorded(root: str) -> list[Places]:
     place = storage.join(root, FILE)
     data = storage.read_many([place]).get(place)
     try:
-        return msgspec.json.decode(data, type=list[Places]) if data else []
+        return msgspec.json.decode(data, type=list[Recorded]) if data else []
     except msgspec.DecodeError as error:
         raise StorageError(
             f"not a list of generations: {error}",

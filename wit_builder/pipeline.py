@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
-from wit_builder import generations, leftovers, lock, storage
+from wit_builder import generations, leftovers, lock, storage, what_if
 from wit_builder import recipe as recipes
 from wit_builder.crawl import sources
 from wit_builder.curate import language
 from wit_builder.errors import RecipeError
-from wit_builder.generation import Generation
+from wit_builder.generation import Generation, since_whole
 from wit_builder.queries import build as queries
 from wit_builder.report import build as report
 from wit_builder.report.summary import Step
@@ -23,6 +23,7 @@ from wit_builder.sections import Recipe, SiteSource, WebDatasetSource
 from wit_builder.shards.layout import DATASET
 from wit_builder.units import Marker, Run, Stage, Unit, total
 from wit_builder.web.agent import user_agent
+from wit_builder.what_if import Outlook
 
 Until = Literal["queries", "crawl", "match", "balance", "fetch", "pack", "report"]
 """The stages a user can stop after, in order."""
@@ -36,11 +37,13 @@ class Build:
         recipe: what to build.
         run: where, and who does the work.
         loopback: host pattern -> ``127.0.0.1:PORT``, for tests and the demo only.
+        whole: end with shards of all generations' pairs, drawn (``balance``) or packed anew.
     """
 
     recipe: Recipe
     run: Run
     loopback: dict[str, str] = field(default_factory=dict)
+    whole: generations.Whole = ""
 
     def __call__(self, until: Until = "report") -> None:
         """Do every stage up to ``until``; what is done already is not done again.
@@ -53,6 +56,18 @@ class Build:
         with lock.alone(self.run.root):
             self._publish_recipe()
             self._go(until)
+
+    def what_if(self, caps: list[int]) -> list[Outlook]:
+        """Do every stage up to ``match``, and return what each cap would keep.
+
+        Raises:
+            WitError: as when called.
+        """
+        self._refuse_early("match")
+        with lock.alone(self.run.root):
+            self._publish_recipe()
+            self._go("match")
+            return what_if.outlooks(self.generations, caps)
 
     def _go(self, until: Until) -> None:
         steps: dict[str, Callable[[Generation], object]] = {
@@ -105,11 +120,19 @@ class Build:
         query_list = self.queries
         pieces = sources.pieces(self.recipe.crawl, self.recipe.fetch, self.loopback)
         made: list[Generation] = []
-        for number, some in enumerate(generations.of_run(self.run.root, pieces, self._is_packed)):
-            name, earlier = f"g{number}", list(made)
-            made.append(
-                Generation(self.recipe, self.run, query_list, some, name, earlier, self.loopback)
+        told = generations.of_run(self.run.root, pieces, self._is_packed, self.whole)
+        for number, members in enumerate(told):
+            generation = Generation(
+                recipe=self.recipe,
+                run=self.run,
+                queries=query_list,
+                pieces=members.pieces,
+                name=f"g{number}",
+                earlier=list(made),
+                loopback=self.loopback,
+                whole=members.whole,
             )
+            made.append(generation)
         return made
 
     def _is_packed(self, generation: str) -> bool:
@@ -122,7 +145,9 @@ class Build:
         job = report.ReportJob(
             root=self.run.root,
             generation=self.generations[-1].name,
+            since=since_whole(self.generations)[0].name,
             rounds=sum(len(generation.rounds) for generation in self.generations),
+            unknown_after=[n for generation in self.generations for n in generation.unknown_after],
             cap_per_query=self.recipe.balance.cap_per_query,
             title=self.recipe.name,
             recipe_digest=recipes.lineage(self.recipe),
@@ -130,7 +155,8 @@ class Build:
         )
         inputs = [m.identity for m in [self.queries, *markers]]
         settings = [recipes.lineage(self.recipe), job.funnel]
-        return self.run.do(Stage("report", report.run, [Unit("report", inputs, job)], settings))[0]
+        stage = Stage("report", report.run, [Unit("report", inputs, job)], settings)
+        return self.run.do(stage, "all")[0]
 
     def _funnel(self) -> list[Step]:
         def count(what: str, stage: Callable[[Generation], list[Marker]]) -> int:
@@ -152,5 +178,5 @@ class Build:
             Step("one per URL", count("pairs", lambda g: g.matched)),
             Step("asked for", asked),
             Step("fetched alive", alive),
-            Step("kept", sum(generation.samples for generation in self.generations)),
+            Step("kept", sum(g.samples for g in since_whole(self.generations))),
         ]

@@ -212,10 +212,15 @@ class MatchSection(_Section, frozen=True):
 class BalanceSection(_Section, frozen=True):
     """How many pairs each query keeps."""
 
-    method: Literal["exact"] = "exact"
-    """How pairs are drawn: each query draws its lowest-ranked ones."""
+    method: Literal["exact", "bernoulli"] = "exact"
+    """``exact``: each query draws its lowest-ranked pairs, and lost ones are made up for.
+
+    ``bernoulli``: each (pair, query) is drawn with chance cap / matches, once (MetaCLIP's).
+    """
     cap_per_query: Positive = 20_000
-    """Pairs that a query keeps at most; 20,000 is the CLIP paper's."""
+    """Pairs that a query keeps at most (``bernoulli``: on average); 20,000 is the CLIP paper's."""
+    look_alikes: Literal["keep", "drop"] = "keep"
+    """Whether, of pictures with equal perceptual hashes, all are kept or one."""
     rounds: Positive = 3
     """Rounds of asking at most; each tops up what the one before lost."""
     over_draw: Annotated[float, Meta(ge=1, le=10)] = 1.0

@@ -196,13 +196,21 @@ def list_files(folder: str, suffix: str = "") -> list[str]:
 
 def sizes(folder: str) -> dict[str, int]:
     """Return the sizes in bytes of the files directly in a folder, by name; empty if none."""
+    return {name_of(e["name"]): int(e["size"]) for e in _entries(folder) if e["type"] == "file"}
+
+
+def list_folders(folder: str) -> list[str]:
+    """Return the names of the folders directly in a folder, sorted; empty if there is none."""
+    return sorted(name_of(e["name"]) for e in _entries(folder) if e["type"] == "directory")
+
+
+def _entries(folder: str) -> list[dict[str, Any]]:
     fs, path = filesystem(folder)
     with translated(folder, "list"):
         try:
-            entries = fs.ls(path, detail=True)
+            return list(fs.ls(path, detail=True))
         except FileNotFoundError:
-            return {}
-    return {name_of(e["name"]): int(e["size"]) for e in entries if e["type"] == "file"}
+            return []
 
 
 def glob(pattern: str) -> list[str]:
@@ -394,13 +402,31 @@ def read_parquet(url: str, columns: list[str] | None = None) -> pa.Table:
     """
     with open_arrow(url) as file:
         table = pq.ParquetFile(file).read(columns=columns, use_threads=not is_remote(url))
-    if missing := set(columns or ()) - set(table.column_names):
+    _refuse_missing(columns or [], table.column_names, url)
+    return table
+
+
+def _refuse_missing(columns: list[str], names: list[str], url: str) -> None:
+    if missing := set(columns) - set(names):
         raise StorageError(
             f"the table has no column {', '.join(sorted(missing))}",
             where=redact(url),
             fix="is it of another kind, or of another version of this program?",
         )
-    return table
+
+
+def parquet_batches(
+    url: str, columns: list[str], batch_rows: int = 1 << 18
+) -> Iterator[pa.RecordBatch]:
+    """Yield some columns of a parquet file, so many rows at a time.
+
+    Raises:
+        StorageError: not there, not readable, not parquet, or without one of the columns.
+    """
+    with open_arrow(url) as file:
+        parquet = pq.ParquetFile(file)
+        _refuse_missing(columns, parquet.schema_arrow.names, url)
+        yield from parquet.iter_batches(batch_rows, columns=columns, use_threads=False)
 
 
 def read_batches(url: str) -> Iterator[pa.Table]:

@@ -9,7 +9,7 @@ from enum import StrEnum
 
 import pyarrow as pa
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Raised when a table's meaning changes; part of every unit's digest."""
 
 
@@ -66,6 +66,7 @@ class Reason(StrEnum):
     # dedup
     DUPLICATE_URL = "duplicate_url"
     DUPLICATE_IMAGE = "duplicate_image"
+    SIMILAR_IMAGE = "similar_image"
     # the gate: no request was made
     SCHEME_REFUSED = "scheme_refused"
     CREDENTIALS_IN_URL = "credentials_in_url"
@@ -99,6 +100,7 @@ def _field(name: str, kind: pa.DataType, doc: str, *, nullable: bool = False) ->
 
 
 _IDS = pa.list_(pa.field("element", pa.int32(), nullable=False))
+_COUNTS = pa.list_(pa.field("element", pa.int64(), nullable=False))
 _UID = pa.binary(16)
 
 QUERIES = pa.schema(
@@ -166,7 +168,12 @@ IMAGES = pa.schema(
         _field("size_bytes", pa.int64(), "bytes of the body as downloaded", nullable=True),
         _field("sha256", pa.string(), "hex digest of the body as downloaded", nullable=True),
         _field("md5", pa.string(), "hex digest of the body as downloaded", nullable=True),
-        _field("phash", pa.string(), "64-bit perceptual hash, hex", nullable=True),
+        _field(
+            "phash",
+            pa.string(),
+            "64-bit pHash of the picture, 16 hex digits; null if of one brightness",
+            nullable=True,
+        ),
         _field("opt_outs", pa.list_(pa.string()), "opt-out signals seen"),
     ]
 )
@@ -235,6 +242,7 @@ BALANCE = pa.schema(
         _field("source", pa.string(), "source of the query"),
         _field("matched", pa.int64(), "pairs whose text contains it"),
         _field("drawn", pa.int64(), "pairs ever drawn by it, all rounds"),
+        _field("drawn_per_round", _COUNTS, "pairs asked for by its draws, round by round"),
         _field("alive", pa.int64(), "of its drawn pairs, those fetched alive"),
         _field("kept", pa.int64(), "pairs it keeps: at most the cap"),
         _field("contained", pa.int64(), "kept pairs that contain it, whoever drew them"),

@@ -102,7 +102,7 @@ def published(folder: Path, pairs: list[dict[str, Any]], **options: Any) -> tupl
     source = str(folder / "m.arrow")
     exchange.scatter(table(pairs), np.zeros(len(pairs), int), 1, source)
     out, rejected = str(folder / "out.parquet"), str(folder / "rejected.parquet")
-    job = DedupJob([source], 0, 3, out, rejected, **options)
+    job = DedupJob([source], 0, 3, out, rejected, "list", **options)
     return run(job), job
 
 

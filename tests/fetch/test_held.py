@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from pathlib import Path
 from typing import Any
 
+import imagehash
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from tests import range_server
 from tests.fetch.conftest import selection
@@ -82,6 +85,8 @@ def test_pictures_are_read_from_their_shard(tmp_path, monkeypatch):
     assert (first["size_bytes"], first["mime"]) == (len(bodies[0]), "image/jpeg")
     assert (first["width"], first["height"]) == (64, 48)
     assert first["opt_outs"] == []
+    assert first["phash"] == str(imagehash.phash(Image.open(io.BytesIO(bodies[0]))))
+    assert len({row["phash"] for row in rows}) == len(rows)
     unknown = ["http_status", "final_url", "fetched_at", "reason", "detail"]
     assert [first[name] for name in unknown] == [None] * 5
 
@@ -102,6 +107,7 @@ def test_what_is_no_picture(tmp_path):
     """Bytes of a shard that give no picture are dead for the reason a download would be."""
     bodies = [jpeg(80, 80)[:-300], b"<!DOCTYPE html><html>", bytes(500), jpeg(4, 4), jpeg(70, 70)]
     done = run(job_of(selected(list(shard_of(tmp_path / "0.tar", bodies))), tmp_path))
+    assert [row["phash"] is None for row in rows_of(done)] == [True] * 4 + [False]
     assert [row["reason"] for row in rows_of(done)] == [
         "image_truncated", "not_an_image", "not_an_image", "image_too_small", None,
     ]  # fmt: skip

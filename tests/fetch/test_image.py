@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import re
+from importlib import metadata
 from typing import Any
 
 import cv2
+import imagehash
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -79,7 +82,9 @@ def test_orientation_is_applied_then_dropped(orientation, size, kind):
 def test_nothing_changes_nothing():
     """A small JPEG without metadata is packed byte for byte."""
     body = jpeg(60, 50)
-    assert prepare(body, SECTION) == Picture(body, "image/jpeg", 60, 50, 60, 50)
+    result = prepare(body, SECTION)
+    assert isinstance(result, Picture)
+    assert result == Picture(body, "image/jpeg", 60, 50, 60, 50, result.phash)
 
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_blocks": 1}])
@@ -187,3 +192,79 @@ def test_any_damage_is_survived(data):
 def test_same_bytes():
     """The same body gives the same bytes."""
     assert prepare(jpeg(500, 400), SECTION) == prepare(jpeg(500, 400), SECTION)
+
+
+def phash(image: Image.Image | bytes, kind: str = "JPEG", **options: Any) -> str | None:
+    body = image if isinstance(image, bytes) else encoded(image, kind, **options)
+    result = prepare(body, ImageSection())
+    assert isinstance(result, Picture), result
+    return result.phash
+
+
+@pytest.fixture(scope="module")
+def real_picture() -> Image.Image:
+    """The Americas of a map with writing on it, which comes with the package imagehash."""
+    [file] = [f for f in metadata.files("imagehash") or [] if f.name == "imagehash.png"]
+    image = Image.open(str(file.locate()))
+    white = Image.new("RGBA", image.size, "white")
+    whole = Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+    return whole.crop((150, 90, 600, 510))
+
+
+def test_a_copy_has_the_same_perceptual_hash(real_picture):
+    """A picture that was encoded anew, rescaled, or turned by its metadata, has the hash it had."""
+    own = phash(real_picture, "PNG")
+    assert own is not None
+    assert re.fullmatch("[0-9a-f]{16}", own)
+    assert [phash(real_picture, quality=q) for q in (95, 75, 50)] == [own] * 3
+    for size in ((1350, 1260), (675, 630), (338, 315), (225, 210), (113, 105)):
+        assert phash(real_picture.resize(size, Image.Resampling.LANCZOS), quality=80) == own
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    sideways = real_picture.transpose(Image.Transpose.ROTATE_90)
+    assert phash(sideways, exif=turned, quality=90) == own
+
+
+def test_the_perceptual_hash_is_imagehash_s(real_picture):
+    """Of a picture that is packed as it is, the hash is what ``imagehash.phash`` gives for it."""
+    for image in (real_picture.resize((225, 210)), picture(200, 120)):
+        body = encoded(image, "JPEG", quality=90)
+        assert phash(body) == str(imagehash.phash(Image.open(io.BytesIO(body))))
+
+
+def test_the_crop_is_not_hashed_alone(real_picture):
+    """The hash is of the whole picture: cropping does not change it."""
+    body = encoded(real_picture, "PNG")
+    whole, cropped = (prepare(body, ImageSection(mode=m)) for m in ("keep_ratio", "center_crop"))
+    assert isinstance(whole, Picture)
+    assert isinstance(cropped, Picture)
+    assert whole.phash == cropped.phash
+
+
+def test_different_pictures_have_different_perceptual_hashes(real_picture):
+    """Different pictures, and the same one mirrored or cropped, are told apart."""
+    mirrored = real_picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    others = [mirrored, real_picture.crop((100, 0, 450, 420))]
+    others += [picture(300, 200, seed) for seed in range(30)]
+    hashes = [phash(image, quality=90) for image in (real_picture, *others)]
+    assert len(set(hashes)) == len(hashes)
+
+
+@pytest.mark.parametrize("colour", ["white", "black", "#808080", "#fe0102"])
+@pytest.mark.parametrize("size", [(1, 1), (8, 8), (300, 400)])
+def test_one_colour_has_no_perceptual_hash(colour, size):
+    """Where there is nothing to compare the hash is null, so that no two of these are equal."""
+    section = ImageSection(min_side_px=1)
+    result = prepare(encoded(Image.new("RGB", size, colour), "PNG"), section)
+    assert isinstance(result, Picture)
+    assert result.phash is None
+
+
+@pytest.mark.parametrize("size", [(1, 2), (2, 1), (8, 8)])
+def test_a_tiny_picture_has_a_perceptual_hash(size):
+    """A few pixels of two colours are enough."""
+    image = Image.new("RGB", size, "white")
+    image.putpixel((0, 0), (0, 0, 0))
+    result = prepare(encoded(image, "PNG"), ImageSection(min_side_px=1))
+    assert isinstance(result, Picture)
+    assert result.phash is not None

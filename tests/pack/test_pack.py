@@ -71,12 +71,12 @@ def _pack(folder: Path, parts: list[list[dict[str, Any]]], kept: pa.Table) -> st
     """Do by hand what the pipeline does: plan, map, reduce, finish."""
     storage.write_parquet(str(folder / "kept.parquet"), kept)
     storage.write_parquet(str(folder / "queries.parquet"), pa.table({"query": _QUERIES}))
-    made, sources, out = plan(kept, _SEED, 8), [], str(folder / "shards")
+    made, sources, out = plan([kept["uid"]], len(kept), _SEED, 8), [], str(folder / "shards")
     for number, rows in enumerate(parts):
         _part(folder, str(number), rows)
         place = [str(folder / f"{number}.{kind}") for kind in ("tar", "parquet", "arrow")]
         job = scatter.MapJob(
-            place[0], place[1], str(folder / "kept.parquet"), made.shards, _SEED, place[2]
+            place[0], place[1], [str(folder / "kept.parquet")], made.shards, _SEED, place[2]
         )
         scatter.run(job)
         sources.append(place[2])
@@ -150,7 +150,7 @@ def test_a_picture_missing_from_its_part_is_named(tmp_path: Path) -> None:
     storage.write_parquet(str(tmp_path / "kept.parquet"), _kept(rows))
     place = [str(tmp_path / n) for n in ("0.tar", "0.parquet", "kept.parquet", "0.arrow")]
     with pytest.raises(ShardFormatError, match=r"000000003\.jpg.*0\.tar"):
-        scatter.run(scatter.MapJob(place[0], place[1], place[2], 1, _SEED, place[3]))
+        scatter.run(scatter.MapJob(place[0], place[1], [place[2]], 1, _SEED, place[3]))
 
 
 def test_a_pair_in_two_parts_is_refused(tmp_path: Path) -> None:

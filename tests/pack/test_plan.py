@@ -7,13 +7,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wit_builder.errors import ShardFormatError
-from wit_builder.pack.plan import places, plan, shard_of
+from wit_builder.pack.plan import Plan, places, plan, shard_of
 
 _UIDS = st.lists(st.binary(min_size=16, max_size=16), unique=True, max_size=200)
 
 
-def _table(uids: list[bytes]) -> pa.Table:
-    return pa.table({"uid": pa.array(uids, pa.binary(16))})
+def _column(uids: list[bytes]) -> pa.ChunkedArray:
+    return pa.chunked_array([pa.array(uids, pa.binary(16))])
+
+
+def _plan(uids: list[bytes], seed: int, samples_per_shard: int) -> Plan:
+    """Plan for uids in two tables."""
+    parts = [_column(uids[:5]), _column(uids[5:])]
+    return plan(parts, len(uids), seed, samples_per_shard)
 
 
 @given(_UIDS, st.integers(0, 2**63), st.integers(1, 50))
@@ -21,10 +27,10 @@ def test_plan_counts_every_pair_once_in_any_order(
     uids: list[bytes], seed: int, samples_per_shard: int
 ) -> None:
     """Shards add up to all pairs, are as many as asked, and do not depend on the rows' order."""
-    made = plan(_table(uids), seed, samples_per_shard)
+    made = _plan(uids, seed, samples_per_shard)
     assert sum(made.samples) == len(uids)
     assert made.shards == -(-len(uids) // samples_per_shard)
-    assert made == plan(_table(uids[::-1]), seed, samples_per_shard)
+    assert made == _plan(uids[::-1], seed, samples_per_shard)
     assert made.first_keys == [sum(made.samples[:s]) for s in range(made.shards)]
 
 
@@ -33,7 +39,7 @@ def test_place_is_two_plain_hashes(uids: list[bytes], seed: int) -> None:
     """Anybody can compute a place with the xxhash package."""
     keyed = xxhash.xxh64_intdigest(b"pack", seed)
     wanted = [xxhash.xxh64_intdigest(uid, keyed) for uid in uids]
-    assert places(_table(uids)["uid"], seed).tolist() == wanted
+    assert places(_column(uids), seed).tolist() == wanted
 
 
 @given(st.lists(st.integers(0, 2**64 - 1), min_size=1), st.integers(1, 2**32 - 1))
@@ -48,11 +54,11 @@ def test_shard_is_exact_integer_arithmetic(places_: list[int], shards: int) -> N
 def test_shards_are_about_equal() -> None:
     """With 20,000 pairs in 20 shards, every shard is within five standard deviations of 1,000."""
     uids = [xxhash.xxh3_128_digest(str(i).encode()) for i in range(20_000)]
-    assert all(abs(n - 1000) < 5 * 1000**0.5 for n in plan(_table(uids), 0, 1000).samples)
+    assert all(abs(n - 1000) < 5 * 1000**0.5 for n in _plan(uids, 0, 1000).samples)
 
 
 def test_more_pairs_than_keys_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keys have nine digits; more pairs than that are refused before anything is written."""
     monkeypatch.setattr("wit_builder.pack.plan.MAX_SAMPLES", 2)
     with pytest.raises(ShardFormatError, match="nine digits"):
-        plan(_table([bytes([i]) * 16 for i in range(3)]), 0, 1)
+        _plan([bytes([i]) * 16 for i in range(3)], 0, 1)

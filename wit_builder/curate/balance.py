@@ -1,49 +1,131 @@
 """Up to ``cap`` pairs per query, exactly, by seeded ranks.
 
-Every (pair, query) has a rank: ``xxh64(uid, seed=xxh64(query, seed))``; ties go by uid. A query's
+Every (pair, query) has a *rank*: ``xxh64(uid, seed=xxh64(query, seed))``; ties go by uid. A query's
 *draw* is its ``cap`` lowest-ranked pairs that are not dead. This is CLIP's "up to 20,000 (image,
 text) pairs per query" (arXiv 2103.00020, section 2.2). Since ranks depend on nothing but seed,
 query and pair, the draw does not depend on order, number of units, or workers.
+
+A draw is told by its *bounds*: the first (rank, uid) of each query that is not drawn. A query
+without a bound draws all that contain it. Bounds are found without sorting, and without holding the
+matches: ranks are counted in 64 equal steps of a range, then those of the one step in which the
+bound must be are collected and sorted. Ranks are uniform, so that the range is known beforehand:
+four times ``cap / matches`` of all ranks. Where it is not there, the search goes on beyond.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numba
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from wit_builder.hashing import U64, binary_buffers, hash_column, xxh64_slice
+from wit_builder.hashing import U64, binary_buffers, hash_column
 
+U8 = npt.NDArray[np.uint8]
 I32 = npt.NDArray[np.int32]
 I64 = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
+UNKNOWN, ALIVE, DEAD = 0, 1, 2
+"""States of a pair: not asked for or not answered yet, has a picture, can have none."""
 
-@dataclass(frozen=True)
-class Matches:
-    """Every (pair, query) match of some pairs, flat; all arrays have one entry per match.
+STEPS = 64
+BELOW, ABOVE = 0, STEPS + 1
+"""Columns of the counts by step, of which there are ``STEPS + 2``: before the first, and beyond."""
+
+_BITS = 64
+_STEP_BITS = STEPS.bit_length() - 1
+_SPREAD = 4
+"""The first range is so many times as wide as what the cap takes up: a quarter may be alive."""
+
+_FEW = 4096
+"""Matches of a query that are collected in any case, whatever its cap."""
+
+_P1 = np.uint64(0x9E3779B185EBCA87)
+_P2 = np.uint64(0xC2B2AE3D27D4EB4F)
+_P3 = np.uint64(0x165667B19E3779F9)
+_P4 = np.uint64(0x85EBCA77C2B2AE63)
+_P5 = np.uint64(0x27D4EB2F165667C5)
+
+
+class Pairs(NamedTuple):
+    """Some pairs with the queries that their texts contain.
 
     Attributes:
-        pair: row of the pair in its table.
-        query: query id.
-        rank: its rank.
-        high: first eight bytes of the pair's uid, big-endian; with ``low`` the tie-break.
-        low: its last eight bytes.
+        words: uint64 [P, 2], the uids as little-endian words.
+        offsets: int64 [P + 1]: where each pair's queries begin in ``queries``, and the end.
+        queries: int32 [M], ids; one for every (pair, query) match.
     """
 
-    pair: I64
-    query: I32
+    words: U64
+    offsets: I64
+    queries: I32
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+
+class Bounds(NamedTuple):
+    """What a draw takes of each query.
+
+    Attributes:
+        slot: int32 [Q], a query's row in the others; -1 where all is drawn.
+        rank: uint64 [L], with ``high`` and ``low`` the first (rank, uid) that is not drawn.
+        high: uint64 [L], first eight bytes of that uid, big-endian.
+        low: uint64 [L], its last eight bytes.
+        ask: uint64 [L]: ranks below are asked for, too; 0 for none beyond the draw.
+    """
+
+    slot: I32
     rank: U64
     high: U64
     low: U64
+    ask: U64
 
-    def where(self, mask: Mask) -> Matches:
-        """Return the matches where the mask is true."""
-        pair, query, rank = self.pair[mask], self.query[mask], self.rank[mask]
-        return Matches(pair, query, rank, self.high[mask], self.low[mask])
+
+class Ranked(NamedTuple):
+    """Matches with some of the queries, in the order of their pairs; all arrays are [R].
+
+    Attributes:
+        at: int32, where the match stands in ``Pairs.queries``.
+        pair: int32, row of the pair.
+        slot: int32, row of the query among those looked at.
+        rank: uint64, its rank.
+    """
+
+    at: I32
+    pair: I32
+    slot: I32
+    rank: U64
+
+    def of(self, pairs: Mask) -> Ranked:
+        """Return the matches of some pairs, bool [P]."""
+        few = pairs[self.pair]
+        return Ranked(self.at[few], self.pair[few], self.slot[few], self.rank[few])
+
+
+class Search(NamedTuple):
+    """Where the bounds of some queries are looked for; both are [L].
+
+    Attributes:
+        start: uint64, where the first step of ranks begins.
+        shift: int64: a step has ``2**shift`` ranks.
+    """
+
+    start: U64
+    shift: I64
+
+
+class Collected(NamedTuple):
+    """Matches in the first step of a search; all arrays have one entry per match."""
+
+    slot: I32
+    rank: U64
+    high: U64
+    low: U64
+    unknown: Mask
 
 
 def query_seeds(queries: pa.Array | pa.ChunkedArray, seed: int) -> U64:
@@ -51,75 +133,339 @@ def query_seeds(queries: pa.Array | pa.ChunkedArray, seed: int) -> U64:
     return hash_column(queries, seed)
 
 
-def matches_of(uids: pa.ChunkedArray, query_ids: pa.ChunkedArray, seeds: U64) -> Matches:
-    """Return all matches of a table's pairs, with their ranks.
-
-    Args:
-        uids: fixed-size binary(16).
-        query_ids: list<int32>, one list per pair.
-        seeds: ``query_seeds`` of the query list.
-
-    Raises:
-        IndexError: a query id outside the list.
-    """
-    lists = query_ids.combine_chunks()
-    query = lists.flatten().to_numpy().astype(np.int32)
-    if query.size and not 0 <= query.min() <= query.max() < seeds.size:
-        raise IndexError(f"query ids up to {query.max()} in a list of {seeds.size}")
-    counts = np.diff(lists.offsets.to_numpy())
-    pair = np.repeat(np.arange(len(lists), dtype=np.int64), counts)
-    data, offsets = binary_buffers(uids.combine_chunks())
-    rank = np.empty(query.size, np.uint64)
-    _ranks(data, offsets, pair, query, seeds, rank)
-    halves = uid_halves(uids)
-    return Matches(pair, query, rank, halves[pair, 0], halves[pair, 1])
+def pairs_of(uids: pa.ChunkedArray | pa.Array, query_ids: pa.ChunkedArray | pa.Array) -> Pairs:
+    """Return columns of fixed-size binary(16) and list<int32>, one list per pair, as arrays."""
+    lists = query_ids.combine_chunks() if isinstance(query_ids, pa.ChunkedArray) else query_ids
+    offsets = lists.offsets.to_numpy().astype(np.int64)
+    return Pairs(uid_words(uids), offsets - offsets[0], lists.flatten().to_numpy())
 
 
-def uid_halves(uids: pa.ChunkedArray) -> U64:
-    """Return uids as uint64 [N, 2], so that comparing rows compares bytes."""
-    data, offsets = binary_buffers(uids.combine_chunks())
+def uid_words(uids: pa.ChunkedArray | pa.Array) -> U64:
+    """Return uids as little-endian uint64 [N, 2]."""
+    column = uids.combine_chunks() if isinstance(uids, pa.ChunkedArray) else uids
+    data, offsets = binary_buffers(column)
     first = int(offsets[0])
-    return data[first : first + 16 * len(uids)].view(">u8").astype(np.uint64).reshape(-1, 2)
+    return data[first : first + 16 * len(column)].view("<u8").reshape(-1, 2)
+
+
+@numba.njit(cache=True, inline="always")
+def _rotate(value: np.uint64, bits: int) -> np.uint64:
+    return (value << np.uint64(bits)) | (value >> np.uint64(64 - bits))
+
+
+@numba.njit(cache=True, inline="always")
+def _mixed(word: np.uint64) -> np.uint64:
+    """Return what XXH64 makes of a word before the seed comes in: once a pair, not once a match."""
+    return _rotate(word * _P2, 31) * _P1
+
+
+@numba.njit(cache=True, inline="always")
+def _rank(seed: np.uint64, first: np.uint64, second: np.uint64) -> np.uint64:
+    """Return XXH64 of the sixteen bytes whose words were mixed (public specification)."""
+    value = _rotate((seed + _P5 + np.uint64(16)) ^ first, 27) * _P1 + _P4
+    value = _rotate(value ^ second, 27) * _P1 + _P4
+    value = (value ^ (value >> np.uint64(33))) * _P2
+    value = (value ^ (value >> np.uint64(29))) * _P3
+    return value ^ (value >> np.uint64(32))
+
+
+@numba.njit(cache=True, inline="always")
+def _big_endian(word: np.uint64) -> np.uint64:
+    value = np.uint64(0)
+    for k in range(8):
+        value = (value << np.uint64(8)) | ((word >> np.uint64(8 * k)) & np.uint64(255))
+    return value
+
+
+def tally(queries: I32, counts: I64) -> None:
+    """Add to ``counts``, int64 [Q], how often each query stands in a flat list of ids."""
+    _tally(queries, counts)
 
 
 @numba.njit(cache=True, nogil=True)
-def _ranks(
-    data: npt.NDArray[np.uint8], offsets: I64, pair: I64, query: I32, seeds: U64, out: U64
-) -> None:
-    for i in range(out.size):
-        start = offsets[pair[i]]
-        out[i] = xxh64_slice(data, start, start + 16, seeds[query[i]])
+def _tally(queries: I32, counts: I64) -> None:
+    for query in queries:
+        counts[query] += 1
 
 
-def in_draw_order(matches: Matches) -> tuple[I64, I64]:
-    """Return the order of matches by (query, rank, uid), and each one's place within its query.
+def ranked(
+    pairs: Pairs, use: Mask | None, seeds: U64, slot: I32, highest: U64 | None = None
+) -> Ranked:
+    """Return the matches of some pairs with some queries, with their ranks.
 
-    Returns:
-        order: int64 [M], indices into the matches.
-        place: int64 [M], for ``order``'s entries: 0 for a query's lowest rank, then 1, 2, ...
+    Args:
+        pairs: the pairs.
+        use: bool [P], which pairs; None for all.
+        seeds: uint64 [Q], ``query_seeds``.
+        slot: int32 [Q], the rows of the queries; -1 for those not to look at.
+        highest: uint64 [L], by row, the ranks above which matches are left out; None for all.
     """
-    order = np.lexsort((matches.low, matches.high, matches.rank, matches.query))
-    query = matches.query[order]
-    starts = np.flatnonzero(np.r_[True, query[1:] != query[:-1]]) if query.size else query
-    lengths = np.diff(np.r_[starts, query.size])
-    return order, np.arange(query.size) - np.repeat(starts, lengths)
+    chosen = np.flatnonzero(slot >= 0)
+    own: U64 = np.full((len(chosen), 2), np.iinfo(np.uint64).max)
+    own[slot[chosen], 0] = seeds[chosen]  # few and often used: they stay in the cache
+    if highest is not None:
+        own[:, 1] = highest
+    size = pairs.queries.size
+    # of memory that is never written to, none is used
+    at, pair, row = (np.empty(size, np.int32) for _ in range(3))
+    room = Ranked(at, pair, row, np.empty(size, np.uint64))
+    use = np.ones(len(pairs), np.bool_) if use is None else use
+    count = _rank_all(pairs, use, own, slot, room)
+    return Ranked(at[:count], pair[:count], row[:count], room.rank[:count])
 
 
-def lowest(matches: Matches, size: I64) -> Mask:
-    """Return which matches are among the ``size[query]`` lowest-ranked of their query."""
-    order, place = in_draw_order(matches)
-    mask = np.zeros(order.size, np.bool_)
-    mask[order] = place < size[matches.query[order]]
+@numba.njit(cache=True, nogil=True)
+def _rank_all(pairs: Pairs, use: Mask, own: U64, slot: I32, room: Ranked) -> int:
+    words, offsets, queries = pairs  # of a named tuple, numba would count references in the loop
+    ats, owners, slots, ranks = room
+    count = 0
+    for pair in range(len(words)):
+        if not use[pair]:
+            continue
+        first, second = _mixed(words[pair, 0]), _mixed(words[pair, 1])
+        for at in range(offsets[pair], offsets[pair + 1]):
+            row = slot[queries[at]]
+            if row >= 0:
+                rank = _rank(own[row, 0], first, second)
+                ats[count], owners[count], slots[count], ranks[count] = at, pair, row, rank
+                count += rank <= own[row, 1]  # without a branch: it cannot be foretold
+    return count
+
+
+def count_ranks(matches: Ranked, search: Search, counts: I64, pairs: Mask | None = None) -> None:
+    """Add the numbers of matches by step of rank to ``counts``, int64 [L, STEPS + 2].
+
+    Args:
+        matches: what to count.
+        search: the steps of each query.
+        counts: added to.
+        pairs: bool [P], count only matches of these; None for all.
+    """
+    some = matches if pairs is None else matches.of(pairs)
+    _count_ranks(some.slot, some.rank, search, counts)
+
+
+@numba.njit(cache=True, nogil=True)
+def _count_ranks(slots: I32, ranks: U64, search: Search, counts: I64) -> None:
+    starts, shifts = search
+    for i in range(slots.size):
+        slot, rank = slots[i], ranks[i]
+        past = (rank - starts[slot]) >> np.uint64(shifts[slot])
+        step = np.int64(min(past, np.uint64(STEPS))) + 1
+        counts[slot, step if rank >= starts[slot] else BELOW] += 1
+
+
+def collect(matches: Ranked, search: Search, pairs: Pairs, unknown: Mask) -> Collected:
+    """Return the matches whose rank is in the first step of their query.
+
+    Args:
+        matches: what to choose from.
+        search: the step of each query.
+        pairs: the pairs.
+        unknown: bool [P], whose state is unknown.
+    """
+    inside = np.empty(matches.at.size, np.int32)
+    inside = inside[: _collect(matches.slot, matches.rank, search, inside)]
+    pair = matches.pair[inside]
+    halves = pairs.words[pair].byteswap()
+    ends = matches.rank[inside], halves[:, 0], halves[:, 1]
+    return Collected(matches.slot[inside], *ends, unknown=unknown[pair])
+
+
+@numba.njit(cache=True, nogil=True)
+def _collect(slots: I32, ranks: U64, search: Search, inside: I32) -> int:
+    starts, shifts = search
+    count = 0
+    for i in range(slots.size):
+        start = starts[slots[i]]
+        if ranks[i] >= start and (ranks[i] - start) >> np.uint64(shifts[slots[i]]) == 0:
+            inside[count] = i
+            count += 1
+    return count
+
+
+def drawn(pairs: Pairs, use: Mask, seeds: U64, bounds: Bounds, *, ahead: bool = False) -> Mask:
+    """Return which matches a draw takes, bool [M].
+
+    Args:
+        pairs: the pairs.
+        use: bool [P], which pairs; matches of others are not drawn.
+        seeds: uint64 [Q], ``query_seeds``.
+        bounds: of the draw.
+        ahead: take what is asked for beyond the draw, too.
+    """
+    highest = np.maximum(bounds.rank, bounds.ask) if ahead else bounds.rank
+    mask = np.empty(pairs.queries.size, np.bool_)
+    _draw_unlimited(pairs, use, bounds.slot, mask)
+    _draw(ranked(pairs, use, seeds, bounds.slot, highest), pairs.words, bounds, ahead, mask)
     return mask
 
 
-def ids_where(matches: Matches, mask: Mask, pairs: int) -> pa.ListArray:
-    """Return, for each of ``pairs`` pairs, the sorted ids of the queries where the mask is true.
+@numba.njit(cache=True, nogil=True)
+def _draw_unlimited(pairs: Pairs, use: Mask, slot: I32, mask: Mask) -> None:
+    _, offsets, queries = pairs
+    for pair in range(use.size):
+        for at in range(offsets[pair], offsets[pair + 1]):
+            mask[at] = use[pair] & (slot[queries[at]] < 0)
 
-    Matches must stand in the order of their pairs and, within one, of ascending ids.
+
+@numba.njit(cache=True, nogil=True)
+def _draw(matches: Ranked, words: U64, bounds: Bounds, ahead: bool, mask: Mask) -> None:  # noqa: FBT001 - no keywords in numba
+    ats, pairs, slots, ranks = matches
+    _, bound, highs, lows, ask = bounds
+    for i in range(ats.size):
+        slot, rank = slots[i], ranks[i]
+        mask[ats[i]] = (rank < bound[slot]) | (ahead & (rank < ask[slot]))
+        if rank == bound[slot]:
+            high, low = _big_endian(words[pairs[i], 0]), _big_endian(words[pairs[i], 1])
+            mask[ats[i]] |= high < highs[slot] or (high == highs[slot] and low < lows[slot])
+
+
+def first_search(caps: I64, matches: I64) -> Search:
+    """Return where the bounds of queries are looked for first.
+
+    Args:
+        caps: int64 [L], how many pairs each may draw.
+        matches: int64 [L], how many contain it; more than its cap.
     """
-    chosen = matches.where(mask)
-    counts = np.bincount(chosen.pair, minlength=pairs)
-    offsets = np.r_[0, np.cumsum(counts)].astype(np.int32)
+    width = caps / matches * 2.0**_BITS * (_SPREAD / STEPS)
+    shift = np.ceil(np.log2(np.maximum(width, 1))).astype(np.int64)
+    return Search(np.zeros(len(caps), np.uint64), np.minimum(shift, _BITS - _STEP_BITS))
+
+
+class Narrowed(NamedTuple):
+    """Where a bound must be; all arrays are [L].
+
+    Attributes:
+        search: if ``is_found``, its first step holds the bound; else where to look next.
+        is_found: whether that step has few enough matches to be collected; counted and narrowed
+            again, it stays.
+        step: int64, the step in the counts that were narrowed.
+    """
+
+    search: Search
+    is_found: Mask
+    step: I64
+
+    def before(self, counts: I64) -> I64:
+        """Return how many matches, int64 [L, STEPS + 2] by step, stand before the step."""
+        rows = np.arange(len(counts))
+        return np.cumsum(counts, axis=1)[rows, self.step] - counts[rows, self.step]
+
+
+def narrow(search: Search, caps: I64, counts: I64) -> Narrowed:
+    """Return in which step of each query's ranks its bound is.
+
+    Args:
+        search: what was counted.
+        caps: int64 [L]; fewer than the query's matches.
+        counts: int64 [L, STEPS + 2], of ``count_ranks``.
+    """
+    rows = np.arange(len(caps))
+    # the bound is the first match that is not drawn
+    step = np.argmax(np.cumsum(counts, axis=1) > caps[:, None], axis=1)
+    inside = (step >= 1) & (step <= STEPS)
+    start = search.start + (np.maximum(step - 1, 0).astype(np.uint64) << search.shift.astype("u8"))
+    few = counts[rows, step] <= np.maximum(caps // 4, _FEW)
+    found = inside & (few | (search.shift == 0))
+    shift = np.where(inside, search.shift - _STEP_BITS, search.shift + 4)
+    shift = np.where(found, search.shift, np.clip(shift, 0, _BITS - _STEP_BITS))
+    return Narrowed(Search(start, shift), found, step)
+
+
+def bounds_in(collected: Collected, below: I64, caps: I64) -> tuple[I64, I64]:
+    """Return for every query the collected match that is its bound, and unknown ones before it.
+
+    Args:
+        collected: all matches of the step where the bound is, of every query.
+        below: int64 [L], matches before that step.
+        caps: int64 [L].
+    """
+    order = np.lexsort((collected.low, collected.high, collected.rank, collected.slot))
+    starts = np.searchsorted(collected.slot[order], np.arange(len(caps)))
+    at = starts + (caps - below)
+    before = np.concatenate([[0], np.cumsum(collected.unknown[order])])
+    return order[at], before[at] - before[starts]
+
+
+def draw(pairs: Pairs, seeds: U64, cap: int) -> Mask:
+    """Return which matches are among the ``cap`` lowest-ranked of their query, all in memory.
+
+    Args:
+        pairs: the pairs.
+        seeds: uint64 [Q], ``query_seeds`` of the query list.
+        cap: pairs per query, at least 1.
+
+    Returns:
+        bool [M], in the order of ``pairs.queries``.
+    """
+    counts = np.zeros(len(seeds), np.int64)
+    tally(pairs.queries, counts)
+    limited = np.flatnonzero(counts > cap)
+    caps = np.full(len(limited), cap, np.int64)
+    slot, everyone = slots(limited, len(seeds)), np.ones(len(pairs), np.bool_)
+    matches = _lowest(pairs, seeds, slot, caps, counts[limited])
+    found = Narrowed(first_search(caps, counts[limited]), caps < 0, caps)
+    steps = np.zeros((len(limited), STEPS + 2), np.int64)
+    while not found.is_found.all():
+        steps[:] = 0
+        count_ranks(matches, found.search, steps)
+        found = narrow(found.search, caps, steps)
+    bounds = no_bounds(slot, len(limited))
+    if limited.size:
+        inside = collect(matches, found.search, pairs, everyone)
+        at, _ = bounds_in(inside, found.before(steps), caps)
+        ends = inside.rank[at], inside.high[at], inside.low[at]
+        bounds = Bounds(bounds.slot, *ends, ask=bounds.ask)
+    mask = np.empty(pairs.queries.size, np.bool_)
+    _draw_unlimited(pairs, everyone, slot, mask)
+    _draw(matches, pairs.words, bounds, False, mask)
+    return mask
+
+
+def _lowest(pairs: Pairs, seeds: U64, slot: I32, caps: I64, matches: I64) -> Ranked:
+    """Return the lowest-ranked matches of some queries: of each more than its cap.
+
+    As many stay below a rank as stand there on average, give or take seven deviations and a bit.
+    """
+    most = caps + 7 * np.sqrt(caps) + 30
+    highest = np.minimum(most / matches, 1 - 2.0**-53) * 2.0**_BITS
+    found = ranked(pairs, None, seeds, slot, highest.astype(np.uint64))
+    enough = np.bincount(found.slot, minlength=len(caps)) > caps
+    return found if enough.all() else ranked(pairs, None, seeds, slot)
+
+
+def slots(chosen: I64, queries: int) -> I32:
+    """Return for each of all queries its place among the chosen ones, or -1."""
+    slot = np.full(queries, -1, np.int32)
+    slot[chosen] = np.arange(len(chosen), dtype=np.int32)
+    return slot
+
+
+def no_bounds(slot: I32, limited: int) -> Bounds:
+    """Return bounds that draw nothing of the queries with a slot."""
+    return Bounds(slot, *(np.zeros(limited, np.uint64) for _ in range(4)))
+
+
+def ids_where(pairs: Pairs, mask: Mask) -> pa.ListArray:
+    """Return, for each pair, the ids of the queries where the mask is true, in their order."""
+    ends = np.concatenate([[0], np.cumsum(mask)])
     field = pa.field("element", pa.int32(), nullable=False)
-    return pa.ListArray.from_arrays(offsets, chosen.query, type=pa.list_(field))
+    offsets = ends[pairs.offsets].astype(np.int32)
+    return pa.ListArray.from_arrays(offsets, pairs.queries[mask], type=pa.list_(field))
+
+
+def any_where(pairs: Pairs, mask: Mask) -> Mask:
+    """Return which pairs have a match where the mask is true."""
+    found = np.empty(len(pairs), np.bool_)
+    _any_where(pairs.offsets, mask, found)
+    return found
+
+
+@numba.njit(cache=True, nogil=True)
+def _any_where(offsets: I64, mask: Mask, found: Mask) -> None:
+    for pair in range(found.size):
+        any_of_pair = False
+        for at in range(offsets[pair], offsets[pair + 1]):
+            any_of_pair |= mask[at]
+        found[pair] = any_of_pair

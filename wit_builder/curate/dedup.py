@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from wit_builder import exchange, storage
 from wit_builder.curate import repeats
+from wit_builder.curate.states import of_list
 from wit_builder.hashing import hash_column, label_seed
 from wit_builder.storage import Published
 from wit_builder.tables import REJECTIONS, Reason
@@ -37,8 +38,9 @@ Mask = npt.NDArray[np.bool_]
 class DedupJob(msgspec.Struct, frozen=True):
     """One bucket of all matched files, to become one table without repeated URLs.
 
-    ``repeated`` are the tables of repeated texts (see ``repeats``), of all buckets; ``earlier`` the
-    matched tables of earlier generations in which the bucket's URLs might be.
+    ``queries_identity`` is that of the query list, which the table will name; ``repeated`` are the
+    tables of repeated texts (see ``repeats``), of all buckets; ``earlier`` the matched tables of
+    earlier generations in which the bucket's URLs might be.
     """
 
     sources: list[str]
@@ -46,6 +48,7 @@ class DedupJob(msgspec.Struct, frozen=True):
     seed: int
     out: str
     rejected: str
+    queries_identity: str
     repeated: list[str] = []
     earlier: list[str] = []
 
@@ -69,7 +72,7 @@ def run(job: DedupJob) -> Done:
         rejections(duplicate, "dedup", Reason.DUPLICATE_URL),
     ]
     outputs: list[Published] = [
-        storage.write_parquet(job.out, kept.sort_by("uid")),
+        storage.write_parquet(job.out, of_list(kept.sort_by("uid"), job.queries_identity)),
         storage.write_parquet(job.rejected, pa.concat_tables(dropped)),
     ]
     counts = {"pairs": kept.num_rows, f"rejected:{Reason.DUPLICATE_URL}": duplicate.num_rows}

@@ -56,7 +56,7 @@ def _with_picture(
     if isinstance(picture, Unusable):
         columns |= {"outcome": Outcome.DEAD.value, **_why(picture.reason, picture.detail)}
         return Row(position, columns)
-    columns |= {"width": picture.width, "height": picture.height}
+    columns |= {"width": picture.width, "height": picture.height, "phash": picture.phash}
     return Row(position, columns, picture.jpeg)
 
 

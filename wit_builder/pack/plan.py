@@ -8,6 +8,7 @@ the data set; shard sizes vary by about the square root of the mean. Pairs stand
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import accumulate
 
 import msgspec
@@ -38,11 +39,14 @@ class Plan(msgspec.Struct, frozen=True):
         return list(accumulate(self.samples, initial=self.first))[:-1]
 
 
-def plan(kept: pa.Table, seed: int, samples_per_shard: int, first: int = 0) -> Plan:
+def plan(
+    kept: Iterable[pa.ChunkedArray], total: int, seed: int, samples_per_shard: int, first: int = 0
+) -> Plan:
     """Return how the kept pairs are shared out; order of rows does not matter.
 
     Args:
-        kept: a table with the column ``uid``, unique.
+        kept: uids of the pairs, unique, in any number of columns.
+        total: how many there are.
         seed: the run's seed.
         samples_per_shard: wanted on average; ceil(pairs / that) shards are made.
         first: pairs that earlier generations have.
@@ -50,7 +54,6 @@ def plan(kept: pa.Table, seed: int, samples_per_shard: int, first: int = 0) -> P
     Raises:
         ShardFormatError: more pairs than nine digits can number.
     """
-    total = kept.num_rows
     if first + total > MAX_SAMPLES:
         raise ShardFormatError(
             f"{first + total} pairs are more than keys of nine digits can number",
@@ -60,7 +63,7 @@ def plan(kept: pa.Table, seed: int, samples_per_shard: int, first: int = 0) -> P
     if not shards:
         return Plan([], first)
     counts = np.zeros(shards, np.int64)
-    for chunk in kept["uid"].chunks:
+    for chunk in (chunk for column in kept for chunk in column.chunks):
         counts += np.bincount(shard_of(places(chunk, seed), shards), minlength=shards)
     return Plan(counts.tolist(), first)
 

@@ -25,8 +25,8 @@ class MapJob(msgspec.Struct, frozen=True):
     Attributes:
         part_tar: place of the part's ``KEY.jpg`` members.
         part_parquet: place of its rows (``tables.IMAGES``).
-        kept_url: parquet with ``uid`` and ``kept_by``: the pairs to pack, and which queries keep
-            them; may list pairs of other parts too.
+        kept: tables with ``uid`` and ``kept_by``: the pairs to pack, and which queries keep them;
+            pairs of other parts, too. One is in memory at a time.
         shards: how many shards the plan has.
         seed: the run's seed.
         out: place of the exchange file.
@@ -34,7 +34,7 @@ class MapJob(msgspec.Struct, frozen=True):
 
     part_tar: str
     part_parquet: str
-    kept_url: str
+    kept: list[str]
     shards: int
     seed: int
     out: str
@@ -62,12 +62,15 @@ def _kept_rows(job: MapJob) -> pa.Table:
     columns = [*CARRIED, "key", "outcome"]
     rows = storage.read_parquet(job.part_parquet, columns)
     rows = rows.filter(pc.equal(rows["outcome"], Outcome.ALIVE.value)).drop_columns(["outcome"])
-    kept = storage.read_parquet(job.kept_url, ["uid", "kept_by"])
-    found = pc.index_in(rows["uid"], value_set=kept["uid"])
-    wanted = pc.is_valid(found)
-    kept_by = kept["kept_by"].take(found.filter(wanted))
-    rows = rows.filter(wanted).append_column("kept_by", kept_by)
-    return rows.sort_by("key")
+    found = [_kept_in(storage.read_parquet(url, ["uid", "kept_by"]), rows) for url in job.kept]
+    return pa.concat_tables(found).sort_by("key")
+
+
+def _kept_in(kept: pa.Table, rows: pa.Table) -> pa.Table:
+    at = pc.index_in(rows["uid"], value_set=kept["uid"])
+    wanted = pc.is_valid(at)
+    kept_by = kept["kept_by"].take(at.filter(wanted))
+    return rows.filter(wanted).append_column("kept_by", kept_by)
 
 
 def _pictures(part_tar: str, keys: pa.ChunkedArray) -> pa.Array:

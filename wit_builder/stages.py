@@ -1,0 +1,88 @@
+"""The stages of one generation: how they are done, where they write, what they have done so far."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from wit_builder import exchange, storage
+from wit_builder import recipe as recipes
+from wit_builder.units import Marker, Run, Stage, Unit
+
+
+@dataclass
+class Stages:
+    """Does stages of one generation, and remembers the markers of all their units.
+
+    Attributes:
+        run: where, and who does the work.
+        name: of the generation: its folder.
+    """
+
+    run: Run
+    name: str
+    markers: list[Marker] = field(default_factory=list, init=False, repr=False)
+    """Of every unit of this recipe that was done, or found done, so far."""
+    used: set[str] = field(default_factory=set, init=False, repr=False)
+    """Names of the stages that this recipe has, so far."""
+
+    def place(self, *parts: str) -> str:
+        """Return a place in the generation's folder."""
+        return storage.join(self.run.root, self.name, *parts)
+
+    def do(self, stage: Stage) -> list[Marker]:
+        """Do what is not done of a stage, and return all its markers, in the order of its units.
+
+        Raises:
+            UnitsFailedError: units failed after their retries.
+        """
+        markers = self.run.do(stage, self.name)
+        self.markers += markers
+        self.used.add(stage.name)
+        return markers
+
+    def do_one(self, stage: Stage) -> Marker:
+        """Do a stage of one unit, and return its marker.
+
+        Raises:
+            UnitsFailedError: it failed after its retries.
+        """
+        [marker] = self.do(stage)
+        return marker
+
+    def urls(self, markers: Sequence[Marker], suffix: str) -> list[str]:
+        """Return the places of the outputs with a suffix."""
+        outputs = (o.url for m in markers for o in m.outputs)
+        return [storage.join(self.run.root, url) for url in outputs if url.endswith(suffix)]
+
+    def exchanged(
+        self, stage: str, markers: list[Marker], buckets: int, suffix: str = ".arrow"
+    ) -> tuple[list[str], list[str]]:
+        """Return the exchange files of a stage that has run, and their identity as inputs.
+
+        Where files times buckets are too many, files are merged in groups first.
+        """
+        files = self.urls(markers, suffix)
+        group = -(-len(files) * buckets // exchange.MAX_SLICES)
+        if group > 1:
+            units = []
+            for number, at in enumerate(range(0, len(files), group)):
+                out = self.place("exchange", f"{stage}-merged", f"{number:05d}{suffix}")
+                job = exchange.MergeJob(files[at : at + group], out)
+                units.append(Unit(f"{number:05d}", together(markers[at : at + group]), job))
+            markers = self.do(Stage(f"{stage}-merge", exchange.run_merge, units))
+            files = self.urls(markers, suffix)
+        else:
+            self.run.retire(f"{stage}-merge", self.name)
+        return files, together(markers)
+
+    def retire_others(self) -> None:
+        """Remove what stages have left behind that this recipe does not have any more."""
+        for stage in storage.list_folders(storage.join(self.run.root, "units", self.name)):
+            if stage not in self.used:
+                self.run.retire(stage, self.name)
+
+
+def together(markers: Sequence[Marker]) -> list[str]:
+    """Return one identity for all of them: what a unit names that reads from every one."""
+    return [recipes.digest([marker.identity for marker in markers])]
