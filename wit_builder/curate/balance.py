@@ -189,7 +189,7 @@ def _tally(queries: I32, counts: I64) -> None:
 
 
 def ranked(
-    pairs: Pairs, use: Mask | None, seeds: U64, slot: I32, highest: U64 | None = None
+    pairs: Pairs, use: Mask | None, seeds: U64, slot: I32, among: Mask | None = None
 ) -> Ranked:
     """Return the matches of some pairs with some queries, with their ranks.
 
@@ -198,38 +198,115 @@ def ranked(
         use: bool [P], which pairs; None for all.
         seeds: uint64 [Q], ``query_seeds``.
         slot: int32 [Q], the rows of the queries; -1 for those not to look at.
-        highest: uint64 [L], by row, the ranks above which matches are left out; None for all.
+        among: bool [M], which matches; None for all.
     """
     chosen = np.flatnonzero(slot >= 0)
-    own: U64 = np.full((len(chosen), 2), np.iinfo(np.uint64).max)
-    own[slot[chosen], 0] = seeds[chosen]  # few and often used: they stay in the cache
-    if highest is not None:
-        own[:, 1] = highest
+    own: U64 = np.zeros(len(chosen), np.uint64)
+    own[slot[chosen]] = seeds[chosen]  # few and often used: they stay in the cache
     size = pairs.queries.size
-    # of memory that is never written to, none is used
+    # what is not written to takes no memory
     at, pair, row = (np.empty(size, np.int32) for _ in range(3))
-    room = Ranked(at, pair, row, np.empty(size, np.uint64))
+    if among is None:
+        at = at[: _choose(pairs.queries, slot >= 0, at)]
+    else:
+        at = at[: _where(among, at)]
+    found = Ranked(at, pair, row, np.empty(at.size, np.uint64))
     use = np.ones(len(pairs), np.bool_) if use is None else use
-    count = _rank_all(pairs, use, own, slot, room)
-    return Ranked(at[:count], pair[:count], row[:count], room.rank[:count])
+    count = _rank_all(pairs, use, own, slot, found)
+    return Ranked(at[:count], pair[:count], row[:count], found.rank[:count])
 
 
 @numba.njit(cache=True, nogil=True)
-def _rank_all(pairs: Pairs, use: Mask, own: U64, slot: I32, room: Ranked) -> int:
-    words, offsets, queries = pairs  # of a named tuple, numba would count references in the loop
-    ats, owners, slots, ranks = room
+def _choose(queries: I32, looked_at: Mask, ats: I32) -> int:
     count = 0
-    for pair in range(len(words)):
-        if not use[pair]:
-            continue
-        first, second = _mixed(words[pair, 0]), _mixed(words[pair, 1])
-        for at in range(offsets[pair], offsets[pair + 1]):
-            row = slot[queries[at]]
-            if row >= 0:
-                rank = _rank(own[row, 0], first, second)
-                ats[count], owners[count], slots[count], ranks[count] = at, pair, row, rank
-                count += rank <= own[row, 1]  # without a branch: it cannot be foretold
+    for at in range(queries.size):  # without a branch: which queries come cannot be foretold
+        ats[count] = at
+        count += looked_at[queries[at]]
     return count
+
+
+@numba.njit(cache=True, nogil=True)
+def _where(among: Mask, ats: I32) -> int:
+    count = 0
+    for at in range(among.size):
+        ats[count] = at
+        count += among[at]
+    return count
+
+
+@numba.njit(cache=True, nogil=True)
+def _rank_all(pairs: Pairs, use: Mask, seeds: U64, slot: I32, found: Ranked) -> int:
+    words, offsets, queries = pairs  # of a named tuple, numba would count references in the loop
+    ats, owners, slots, ranks = found
+    pair, count = 0, 0
+    for at in ats:  # those left out make room for the next
+        while offsets[pair + 1] <= at:
+            pair += 1
+        row = slot[queries[at]]
+        if row >= 0:
+            ats[count], owners[count], slots[count] = at, pair, row
+            ranks[count] = _rank(seeds[row], _mixed(words[pair, 0]), _mixed(words[pair, 1]))
+            count += use[pair]
+    return count
+
+
+def _low_enough(pairs: Pairs, seeds: U64, slot: I32, highest: U64) -> Mask:
+    """Return which matches have no higher rank than the highest of their query, bool [M].
+
+    Those of queries without a slot are among them.
+
+    Args:
+        pairs: the pairs.
+        seeds: uint64 [Q], ``query_seeds``.
+        slot: int32 [Q], the rows of the queries; -1 for those without.
+        highest: uint64 [L].
+    """
+    chosen = np.flatnonzero(slot >= 0)
+    keys: U64 = np.full((len(highest) + 1, 2), np.iinfo(np.uint64).max)
+    keys[slot[chosen], 0], keys[:-1, 1] = seeds[chosen], highest
+    mask = np.empty(pairs.queries.size, np.bool_)
+    _compare(pairs, keys, np.where(slot < 0, len(highest), slot).astype(np.int32), mask)
+    return mask
+
+
+_BLOCK = 2048
+"""Matches that are ranked at a time: what is written down of them stays in the nearest cache."""
+
+_RUN = 8
+"""Queries that most pairs have no more of: so many are filled in at once, without a branch."""
+
+
+@numba.njit(cache=True, nogil=True)
+def _compare(pairs: Pairs, keys: U64, row: I32, mask: Mask) -> None:
+    words, offsets, queries = pairs
+    first, second = np.empty((2, _BLOCK + _RUN), np.uint64)
+    seeds, highest = np.empty((2, _BLOCK), np.uint64)
+    pair = 0
+    for start in range(0, queries.size, _BLOCK):
+        size = min(_BLOCK, queries.size - start)
+        pair = _spread(pairs, pair, start, first, second)
+        for k in range(size):
+            own = row[np.uint32(queries[start + k])]
+            seeds[k], highest[k] = keys[np.uint32(own), 0], keys[np.uint32(own), 1]
+        for k in range(size):
+            mask[start + k] = _rank(seeds[k], first[k], second[k]) <= highest[k]
+
+
+@numba.njit(cache=True, inline="always")
+def _spread(pairs: Pairs, pair: int, start: int, first: U64, second: U64) -> int:
+    """Write the mixed words of each match's pair, a block's; return where the next block begins."""
+    words, offsets, _ = pairs
+    while pair < len(words) and offsets[pair] < start + _BLOCK:
+        one, two = _mixed(words[pair, 0]), _mixed(words[pair, 1])
+        at = max(offsets[pair] - start, 0)
+        few = np.uint32(at)
+        for k in range(_RUN):
+            first[few + np.uint32(k)] = one
+            second[few + np.uint32(k)] = two
+        for k in range(at + _RUN, min(offsets[pair + 1] - start, _BLOCK)):
+            first[k], second[k] = one, two
+        pair += 1
+    return pair - (pair > 0 and offsets[pair] > start + _BLOCK)
 
 
 def count_ranks(matches: Ranked, search: Search, counts: I64, pairs: Mask | None = None) -> None:
@@ -295,18 +372,9 @@ def drawn(pairs: Pairs, use: Mask, seeds: U64, bounds: Bounds, *, ahead: bool = 
         ahead: take what is asked for beyond the draw, too.
     """
     highest = np.maximum(bounds.rank, bounds.ask) if ahead else bounds.rank
-    mask = np.empty(pairs.queries.size, np.bool_)
-    _draw_unlimited(pairs, use, bounds.slot, mask)
-    _draw(ranked(pairs, use, seeds, bounds.slot, highest), pairs.words, bounds, ahead, mask)
+    mask = _low_enough(pairs, seeds, bounds.slot, highest)
+    _draw(ranked(pairs, use, seeds, bounds.slot, mask), pairs.words, bounds, ahead, mask)
     return mask
-
-
-@numba.njit(cache=True, nogil=True)
-def _draw_unlimited(pairs: Pairs, use: Mask, slot: I32, mask: Mask) -> None:
-    _, offsets, queries = pairs
-    for pair in range(use.size):
-        for at in range(offsets[pair], offsets[pair + 1]):
-            mask[at] = use[pair] & (slot[queries[at]] < 0)
 
 
 @numba.njit(cache=True, nogil=True)
