@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from tests.worlds import Loop, World, worlds
 from wit_builder import storage
-from wit_builder.curate.bounds import tallied
 from wit_builder.curate.states import AnswersJob, run_answers
+from wit_builder.curate.tally import tallied
 from wit_builder.errors import UnitsFailedError
 from wit_builder.sections import BalanceSection
 from wit_builder.tables import IMAGES

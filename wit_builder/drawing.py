@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from msgspec import structs
 
-from wit_builder.curate import bounds, draw, pictures, states
+from wit_builder.curate import bounds, draw, pictures, states, tally
 from wit_builder.sections import BalanceSection
 from wit_builder.stages import Stages, together
 from wit_builder.units import Done, Marker, Stage, Unit
@@ -77,12 +77,12 @@ class Drawing:
         units = []
         for unit, inputs, bucket in self._buckets():
             out = self.stages.place("exchange", "tally", f"{unit}.parquet")
-            units.append(Unit(unit, inputs, bounds.TallyJob(self.queries, bucket, out)))
-        counted = self.stages.do(Stage("tally", bounds.run_tally, units))
+            units.append(Unit(unit, inputs, tally.TallyJob(self.queries, bucket, out)))
+        counted = self.stages.do(Stage("tally", tally.run_tally, units))
         out = self.stages.place("tally.parquet")
-        job = bounds.SumJob(self._urls(counted), self.queries.url, out)
+        job = tally.SumJob(self._urls(counted), self.queries.url, out)
         inputs = [self.queries.identity, *together(counted)]
-        return self.stages.do_one(Stage("tally-sum", bounds.run_sum, [Unit("all", inputs, job)]))
+        return self.stages.do_one(Stage("tally-sum", tally.run_sum, [Unit("all", inputs, job)]))
 
     def with_cap(self, cap: int) -> Drawing:
         """Return the same with another cap, and stages of its own, except for the tally."""

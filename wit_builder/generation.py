@@ -24,7 +24,7 @@ from wit_builder.errors import QueryListError, RejectionFloodError
 from wit_builder.fetch import route
 from wit_builder.fetch import run as fetch
 from wit_builder.generations import Whole, unit_name
-from wit_builder.pack import plan, scatter, shard
+from wit_builder.packing import Packing, Part
 from wit_builder.queries import build as queries
 from wit_builder.sections import FetchSection, Recipe
 from wit_builder.stages import Stages, together
@@ -338,83 +338,49 @@ class Generation:
         Raises:
             QueryListError: no pair was kept, now or earlier.
         """
-        inputs = [self.queries.identity, *together(self.kept)]
-        if not self.samples:
-            if any(generation.samples for generation in self.before):
-                self._unpack()
-                return None
+        if self.samples:
+            finished = self._packing()
+        elif any(generation.samples for generation in self.before):
+            finished = None
+            self.stages.retire("pack-finish")
+            storage.remove(self.place("shards"))  # which an earlier build of this one has packed
+        else:
             raise QueryListError(
                 "no pair was kept: no text contains a query, or no picture could be had",
                 where=self.place(),
                 fix="look at the counts of the stages above, then change queries or sources",
             )
-        first = sum(generation.samples for generation in self.before)
-        planned = plan.plan(
-            (storage.read_parquet(url, ["uid"])["uid"] for url in self.kept_tables),
-            self.samples,
-            self.recipe.seed,
-            self.recipe.pack.samples_per_shard,
-            first,
-        )
-        scattered = self._scatter(planned.shards, inputs)
-        files, arrived = self.stages.exchanged("pack-scatter", scattered, planned.shards)
-        units = []
-        for number, (first_key, samples) in enumerate(
-            zip(planned.first_keys, planned.samples, strict=True)
-        ):
-            job = shard.ShardJob(
-                sources=files,
-                shard=number,
-                first_key=first_key,
-                samples=samples,
-                queries_url=self._query_list,
-                folder=self.place("shards"),
-                max_block_bytes=self.recipe.pack.max_block_bytes,
-            )
-            units.append(Unit(f"{number:06d}", arrived + inputs, job))
-        stage = Stage("pack", shard.run, units, [self.recipe.pack, self.recipe.seed, first])
-        if not self.run.is_done(stage, self.name):
-            # no manifest may stand beside shards that it does not describe
-            self.run.retire("pack-finish", self.name)
-        finished = self._finish(self.stages.do(stage))
         self.stages.retire_others()
         leftovers.remove(self.place(), self.markers)
         return finished
 
-    def _unpack(self) -> None:
-        """Remove the shards that an earlier build of this generation has packed."""
-        self.run.retire("pack-finish", self.name)
-        storage.remove(self.place("shards"))
-        self.stages.retire_others()
-        leftovers.remove(self.place(), self.markers)
+    @property
+    def _packing(self) -> Packing:
+        return Packing(
+            stages=self.stages,
+            queries=self._query_list,
+            kept=self.kept_tables,
+            samples=self.samples,
+            inputs=[self.queries.identity, *together(self.kept)],
+            parts=self._parts(),
+            section=self.recipe.pack,
+            seed=self.recipe.seed,
+            first=sum(generation.samples for generation in self.before),
+            lineage=self._lineage,
+        )
 
-    def _parts(self) -> list[tuple[str, Marker, str]]:
-        """Return a name, a marker and the table of every fetched part that may hold kept pairs."""
+    def _parts(self) -> list[Part]:
+        """Return every fetched part that may hold kept pairs."""
         parts = []
         for generation in [*self.earlier, self] if self.whole else [self]:
             prefix = f"{generation.name}-" if self.whole else ""
             for marker in (m for r in generation.rounds for m in r):
                 for url in self.stages.urls([marker], ".parquet"):
                     name = "-".join(url.removesuffix(".parquet").split("/")[-2:])
-                    parts.append((prefix + name, marker, url))
+                    parts.append(Part(prefix + name, marker.identity, url))
         return parts
 
-    def _scatter(self, shards: int, inputs: list[str]) -> list[Marker]:
-        units = []
-        for name, marker, url in self._parts():
-            job = scatter.MapJob(
-                part_tar=url.removesuffix(".parquet") + ".tar",
-                part_parquet=url,
-                kept=self.kept_tables,
-                shards=shards,
-                seed=self.recipe.seed,
-                out=self.place("exchange", "packed", f"{name}.arrow"),
-            )
-            units.append(Unit(name, [*inputs, marker.identity], job))
-        settings = [self.recipe.seed, shards]
-        return self.stages.do(Stage("pack-scatter", scatter.run, units, settings))
-
-    @cached_property
+    @property
     def _lineage(self) -> str:
         """A digest of what decides this generation's bytes: settings, and the archives it packs."""
         crawl = replace(self.recipe.crawl, sources=[])
@@ -423,18 +389,6 @@ class Generation:
         pieces = [p for generation in packed for p in generation.pieces if p]
         archives = sorted((p.kind, storage.name_of(p.key)) for p in pieces)
         return recipes.digest([recipes.lineage(settings), archives])
-
-    def _finish(self, packed: list[Marker]) -> Marker:
-        job = shard.FinishJob(
-            folder=self.place("shards"),
-            shards=len(packed),
-            generation=self.name,
-            recipe=self._lineage,
-            max_block_bytes=self.recipe.pack.max_block_bytes,
-        )
-        unit = Unit("dataset", [m.identity for m in packed], job)
-        settings = self._lineage
-        return self.stages.do(Stage("pack-finish", shard.finish, [unit], settings))[0]
 
 
 _MISSING = f"rejected:{Reason.ARCHIVE_MISSING}"

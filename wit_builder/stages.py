@@ -50,6 +50,14 @@ class Stages:
         [marker] = self.do(stage)
         return marker
 
+    def is_done(self, stage: Stage) -> bool:
+        """Return whether nothing is left to do of a stage."""
+        return self.run.is_done(stage, self.name)
+
+    def retire(self, stage: str) -> None:
+        """Remove what a stage left behind that this recipe does not have any more."""
+        self.run.retire(stage, self.name)
+
     def urls(self, markers: Sequence[Marker], suffix: str) -> list[str]:
         """Return the places of the outputs with a suffix."""
         outputs = (o.url for m in markers for o in m.outputs)
@@ -73,14 +81,14 @@ class Stages:
             markers = self.do(Stage(f"{stage}-merge", exchange.run_merge, units))
             files = self.urls(markers, suffix)
         else:
-            self.run.retire(f"{stage}-merge", self.name)
+            self.retire(f"{stage}-merge")
         return files, together(markers)
 
     def retire_others(self) -> None:
         """Remove what stages have left behind that this recipe does not have any more."""
         for stage in storage.list_folders(storage.join(self.run.root, "units", self.name)):
             if stage not in self.used:
-                self.run.retire(stage, self.name)
+                self.retire(stage)
 
 
 def together(markers: Sequence[Marker]) -> list[str]:

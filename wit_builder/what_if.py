@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from wit_builder import storage
-from wit_builder.curate.bounds import read_tally
+from wit_builder.curate.tally import read_tally
 from wit_builder.drawing import Drawing
 from wit_builder.generation import Generation
 from wit_builder.stages import Stages

@@ -16,8 +16,9 @@ import pyarrow.compute as pc
 from wit_builder import exchange, storage
 from wit_builder.curate import balance
 from wit_builder.curate.balance import ALIVE, UNKNOWN, any_where, drawn, ids_where
-from wit_builder.curate.bounds import read_bounds, read_tally, tallied
+from wit_builder.curate.bounds import read_bounds
 from wit_builder.curate.states import Bucket, QueryList, batches
+from wit_builder.curate.tally import read_tally, tallied
 from wit_builder.storage import Published
 from wit_builder.tables import KEPT, MATCHED, REJECTIONS, SELECTED, Reason, conform
 from wit_builder.units import Done
