@@ -55,12 +55,12 @@ class Pairs(NamedTuple):
 
     Attributes:
         words: uint64 [P, 2], the uids as little-endian words.
-        offsets: int64 [P + 1]: where each pair's queries begin in ``queries``, and the end.
+        offsets: int32 [P + 1]: where each pair's queries begin in ``queries``, and the end.
         queries: int32 [M], ids; one for every (pair, query) match.
     """
 
     words: U64
-    offsets: I64
+    offsets: I32
     queries: I32
 
     def __len__(self) -> int:
@@ -100,11 +100,6 @@ class Ranked(NamedTuple):
     slot: I32
     rank: U64
 
-    def of(self, pairs: Mask) -> Ranked:
-        """Return the matches of some pairs, bool [P]."""
-        few = pairs[self.pair]
-        return Ranked(self.at[few], self.pair[few], self.slot[few], self.rank[few])
-
 
 class Search(NamedTuple):
     """Where the bounds of some queries are looked for; both are [L].
@@ -136,16 +131,16 @@ def query_seeds(queries: pa.Array | pa.ChunkedArray, seed: int) -> U64:
 def pairs_of(uids: pa.ChunkedArray | pa.Array, query_ids: pa.ChunkedArray | pa.Array) -> Pairs:
     """Return columns of fixed-size binary(16) and list<int32>, one list per pair, as arrays."""
     lists = query_ids.combine_chunks() if isinstance(query_ids, pa.ChunkedArray) else query_ids
-    offsets = lists.offsets.to_numpy().astype(np.int64)
-    return Pairs(uid_words(uids), offsets - offsets[0], lists.flatten().to_numpy())
+    offsets = lists.offsets.to_numpy()
+    offsets = offsets - offsets[0] if offsets[0] else offsets
+    return Pairs(uid_words(uids), offsets, lists.flatten().to_numpy())
 
 
 def uid_words(uids: pa.ChunkedArray | pa.Array) -> U64:
     """Return uids as little-endian uint64 [N, 2]."""
     column = uids.combine_chunks() if isinstance(uids, pa.ChunkedArray) else uids
-    data, offsets = binary_buffers(column)
-    first = int(offsets[0])
-    return data[first : first + 16 * len(column)].view("<u8").reshape(-1, 2)
+    data = np.frombuffer(column.buffers()[1] or b"", "<u8")
+    return data.reshape(-1, 2)[column.offset : column.offset + len(column)]
 
 
 @numba.njit(cache=True, inline="always")
@@ -189,7 +184,7 @@ def _tally(queries: I32, counts: I64) -> None:
 
 
 def ranked(
-    pairs: Pairs, use: Mask | None, seeds: U64, slot: I32, among: Mask | None = None
+    pairs: Pairs, use: Mask | None, seeds: U64, slot: I32, highest: U64 | None = None
 ) -> Ranked:
     """Return the matches of some pairs with some queries, with their ranks.
 
@@ -198,113 +193,91 @@ def ranked(
         use: bool [P], which pairs; None for all.
         seeds: uint64 [Q], ``query_seeds``.
         slot: int32 [Q], the rows of the queries; -1 for those not to look at.
-        among: bool [M], which matches; None for all.
+        highest: uint64 [L], by row, the ranks above which matches are left out; None for all.
     """
+    return _ranked(pairs, use, seeds, slot, highest)[0]
+
+
+def _ranked(
+    pairs: Pairs, use: Mask | None, seeds: U64, slot: I32, highest: U64 | None
+) -> tuple[Ranked, Mask]:
+    """Return ``ranked``; and bool [M], those and the matches with queries not to look at."""
     chosen = np.flatnonzero(slot >= 0)
-    own: U64 = np.zeros(len(chosen), np.uint64)
-    own[slot[chosen]] = seeds[chosen]  # few and often used: they stay in the cache
+    keys: U64 = np.full((len(chosen) + 1, 2), np.iinfo(np.uint64).max)
+    keys[slot[chosen], 0] = seeds[chosen]
+    if highest is not None:
+        keys[:-1, 1] = highest
+    row = np.where(slot < 0, len(chosen), slot).astype(np.int32)
     size = pairs.queries.size
     # what is not written to takes no memory
-    at, pair, row = (np.empty(size, np.int32) for _ in range(3))
-    if among is None:
-        at = at[: _choose(pairs.queries, slot >= 0, at)]
-    else:
-        at = at[: _where(among, at)]
-    found = Ranked(at, pair, row, np.empty(at.size, np.uint64))
+    found = Ranked(*np.empty((3, size), np.int32), np.empty(size, np.uint64))
+    mask = np.empty(size, np.bool_)
     use = np.ones(len(pairs), np.bool_) if use is None else use
-    count = _rank_all(pairs, use, own, slot, found)
-    return Ranked(at[:count], pair[:count], row[:count], found.rank[:count])
-
-
-@numba.njit(cache=True, nogil=True)
-def _choose(queries: I32, looked_at: Mask, ats: I32) -> int:
-    count = 0
-    for at in range(queries.size):  # without a branch: which queries come cannot be foretold
-        ats[count] = at
-        count += looked_at[queries[at]]
-    return count
-
-
-@numba.njit(cache=True, nogil=True)
-def _where(among: Mask, ats: I32) -> int:
-    count = 0
-    for at in range(among.size):
-        ats[count] = at
-        count += among[at]
-    return count
-
-
-@numba.njit(cache=True, nogil=True)
-def _rank_all(pairs: Pairs, use: Mask, seeds: U64, slot: I32, found: Ranked) -> int:
-    words, offsets, queries = pairs  # of a named tuple, numba would count references in the loop
-    ats, owners, slots, ranks = found
-    pair, count = 0, 0
-    for at in ats:  # those left out make room for the next
-        while offsets[pair + 1] <= at:
-            pair += 1
-        row = slot[queries[at]]
-        if row >= 0:
-            ats[count], owners[count], slots[count] = at, pair, row
-            ranks[count] = _rank(seeds[row], _mixed(words[pair, 0]), _mixed(words[pair, 1]))
-            count += use[pair]
-    return count
-
-
-def _low_enough(pairs: Pairs, seeds: U64, slot: I32, highest: U64) -> Mask:
-    """Return which matches have no higher rank than the highest of their query, bool [M].
-
-    Those of queries without a slot are among them.
-
-    Args:
-        pairs: the pairs.
-        seeds: uint64 [Q], ``query_seeds``.
-        slot: int32 [Q], the rows of the queries; -1 for those without.
-        highest: uint64 [L].
-    """
-    chosen = np.flatnonzero(slot >= 0)
-    keys: U64 = np.full((len(highest) + 1, 2), np.iinfo(np.uint64).max)
-    keys[slot[chosen], 0], keys[:-1, 1] = seeds[chosen], highest
-    mask = np.empty(pairs.queries.size, np.bool_)
-    _compare(pairs, keys, np.where(slot < 0, len(highest), slot).astype(np.int32), mask)
-    return mask
+    count = _rank_all(pairs, use, (keys, row), found, mask)
+    return Ranked(*(column[:count] for column in found)), mask
 
 
 _BLOCK = 2048
-"""Matches that are ranked at a time: what is written down of them stays in the nearest cache."""
+"""Matches that are ranked at a time: what is noted of them stays in the nearest cache."""
 
 _RUN = 8
-"""Queries that most pairs have no more of: so many are filled in at once, without a branch."""
+"""Most pairs have no more queries: so many are noted at once, without a branch."""
 
 
 @numba.njit(cache=True, nogil=True)
-def _compare(pairs: Pairs, keys: U64, row: I32, mask: Mask) -> None:
-    words, offsets, queries = pairs
-    first, second = np.empty((2, _BLOCK + _RUN), np.uint64)
-    seeds, highest = np.empty((2, _BLOCK), np.uint64)
-    pair = 0
+def _rank_all(
+    pairs: Pairs, use: Mask, asked: tuple[U64, I32], found: Ranked, mask: Mask
+) -> np.uintp:
+    # Where a pair ends, and whether a match stays, cannot be foretold: branches on it took half of
+    # the time. Short loops without any are vectorised.
+    (uids, offsets, queries), (keys, rows) = pairs, asked
+    ats, owners, slots, ranks = found
+    first, second = np.empty(_BLOCK + _RUN, np.uint64), np.empty(_BLOCK + _RUN, np.uint64)
+    owner, used = np.empty(_BLOCK + _RUN, np.int32), np.empty(_BLOCK + _RUN, np.bool_)
+    row, stays = np.empty(_BLOCK, np.int32), np.empty(_BLOCK, np.int32)
+    seed, highest = np.empty(_BLOCK, np.uint64), np.empty(_BLOCK, np.uint64)
+    pair, count, none = 0, np.uintp(0), len(keys) - 1
     for start in range(0, queries.size, _BLOCK):
         size = min(_BLOCK, queries.size - start)
-        pair = _spread(pairs, pair, start, first, second)
+        pair = _note_pairs(uids, offsets, use, pair, start, (owner, used, first, second))
         for k in range(size):
-            own = row[np.uint32(queries[start + k])]
-            seeds[k], highest[k] = keys[np.uint32(own), 0], keys[np.uint32(own), 1]
+            row[k] = rows[np.uint32(queries[start + k])]
+            seed[k], highest[k] = keys[np.uint32(row[k]), 0], keys[np.uint32(row[k]), 1]
         for k in range(size):
-            mask[start + k] = _rank(seeds[k], first[k], second[k]) <= highest[k]
+            seed[k] = _rank(seed[k], first[k], second[k])
+        for k in range(size):
+            mask[start + k] = (seed[k] <= highest[k]) & used[k]
+        few = np.uintp(0)
+        for k in range(size):
+            stays[few] = k
+            few += np.uintp(mask[start + k] & (row[k] != none))
+        for i in range(few):
+            k, to = np.uintp(stays[i]), count + np.uintp(i)
+            ats[to], owners[to], slots[to], ranks[to] = start + k, owner[k], row[k], seed[k]
+        count += few
+    return count
 
 
 @numba.njit(cache=True, inline="always")
-def _spread(pairs: Pairs, pair: int, start: int, first: U64, second: U64) -> int:
-    """Write the mixed words of each match's pair, a block's; return where the next block begins."""
-    words, offsets, _ = pairs
-    while pair < len(words) and offsets[pair] < start + _BLOCK:
-        one, two = _mixed(words[pair, 0]), _mixed(words[pair, 1])
+def _note_pairs(
+    uids: U64, offsets: I32, use: Mask, pair: int, start: int, notes: tuple[I32, Mask, U64, U64]
+) -> int:
+    """Write the pair of each match of a block, and its mixed words; return the last pair."""
+    owner, used, first, second = notes
+    while pair < len(uids) and offsets[pair] < start + _BLOCK:
+        one, two = _mixed(uids[pair, 0]), _mixed(uids[pair, 1])
         at = max(offsets[pair] - start, 0)
-        few = np.uint32(at)
+        few = np.uintp(at)
         for k in range(_RUN):
-            first[few + np.uint32(k)] = one
-            second[few + np.uint32(k)] = two
+            owner[few + np.uintp(k)] = pair
+        for k in range(_RUN):
+            used[few + np.uintp(k)] = use[pair]
+        for k in range(_RUN):
+            first[few + np.uintp(k)] = one
+        for k in range(_RUN):
+            second[few + np.uintp(k)] = two
         for k in range(at + _RUN, min(offsets[pair + 1] - start, _BLOCK)):
-            first[k], second[k] = one, two
+            owner[k], used[k], first[k], second[k] = pair, use[pair], one, two
         pair += 1
     return pair - (pair > 0 and offsets[pair] > start + _BLOCK)
 
@@ -318,18 +291,19 @@ def count_ranks(matches: Ranked, search: Search, counts: I64, pairs: Mask | None
         counts: added to.
         pairs: bool [P], count only matches of these; None for all.
     """
-    some = matches if pairs is None else matches.of(pairs)
-    _count_ranks(some.slot, some.rank, search, counts)
+    _count_ranks(matches, search, counts, pairs)
 
 
 @numba.njit(cache=True, nogil=True)
-def _count_ranks(slots: I32, ranks: U64, search: Search, counts: I64) -> None:
+def _count_ranks(matches: Ranked, search: Search, counts: I64, pairs: Mask | None) -> None:
+    _, owners, slots, ranks = matches
     starts, shifts = search
     for i in range(slots.size):
         slot, rank = slots[i], ranks[i]
         past = (rank - starts[slot]) >> np.uint64(shifts[slot])
         step = np.int64(min(past, np.uint64(STEPS))) + 1
-        counts[slot, step if rank >= starts[slot] else BELOW] += 1
+        one = np.int64(1) if pairs is None else np.int64(pairs[owners[i]])
+        counts[slot, step if rank >= starts[slot] else BELOW] += one
 
 
 def collect(matches: Ranked, search: Search, pairs: Pairs, unknown: Mask) -> Collected:
@@ -354,10 +328,9 @@ def _collect(slots: I32, ranks: U64, search: Search, inside: I32) -> int:
     starts, shifts = search
     count = 0
     for i in range(slots.size):
-        start = starts[slots[i]]
-        if ranks[i] >= start and (ranks[i] - start) >> np.uint64(shifts[slots[i]]) == 0:
-            inside[count] = i
-            count += 1
+        start, shift = starts[slots[i]], np.uint64(shifts[slots[i]])
+        inside[count] = i
+        count += (ranks[i] >= start) & ((ranks[i] - start) >> shift == 0)
     return count
 
 
@@ -372,8 +345,8 @@ def drawn(pairs: Pairs, use: Mask, seeds: U64, bounds: Bounds, *, ahead: bool = 
         ahead: take what is asked for beyond the draw, too.
     """
     highest = np.maximum(bounds.rank, bounds.ask) if ahead else bounds.rank
-    mask = _low_enough(pairs, seeds, bounds.slot, highest)
-    _draw(ranked(pairs, use, seeds, bounds.slot, mask), pairs.words, bounds, ahead, mask)
+    matches, mask = _ranked(pairs, use, seeds, bounds.slot, highest)
+    _draw(matches, pairs.words, bounds, ahead, mask)
     return mask
 
 
@@ -449,8 +422,12 @@ def bounds_in(collected: Collected, below: I64, caps: I64) -> tuple[I64, I64]:
         below: int64 [L], matches before that step.
         caps: int64 [L].
     """
-    order = np.lexsort((collected.low, collected.high, collected.rank, collected.slot))
-    starts = np.searchsorted(collected.slot[order], np.arange(len(caps)))
+    slot, rank, high, low, _ = collected
+    order = np.lexsort((rank, slot))
+    same = (np.diff(slot[order]) == 0) & (np.diff(rank[order]) == 0)
+    if same.any():  # among 64-bit ranks hardly ever: two keys sort twice as fast as four
+        order = np.lexsort((low, high, rank, slot))
+    starts = np.searchsorted(slot[order], np.arange(len(caps)))
     at = starts + (caps - below)
     before = np.concatenate([[0], np.cumsum(collected.unknown[order])])
     return order[at], before[at] - before[starts]
@@ -472,7 +449,9 @@ def draw(pairs: Pairs, seeds: U64, cap: int) -> Mask:
     limited = np.flatnonzero(counts > cap)
     caps = np.full(len(limited), cap, np.int64)
     slot, everyone = slots(limited, len(seeds)), np.ones(len(pairs), np.bool_)
-    matches = _lowest(pairs, seeds, slot, caps, counts[limited])
+    matches, mask = _ranked(pairs, None, seeds, slot, _highest(caps, counts[limited]))
+    if (np.bincount(matches.slot, minlength=len(caps)) <= caps).any():
+        matches, mask = _ranked(pairs, None, seeds, slot, None)
     found = Narrowed(first_search(caps, counts[limited]), caps < 0, caps)
     steps = np.zeros((len(limited), STEPS + 2), np.int64)
     while not found.is_found.all():
@@ -484,23 +463,18 @@ def draw(pairs: Pairs, seeds: U64, cap: int) -> Mask:
         inside = collect(matches, found.search, pairs, everyone)
         at, _ = bounds_in(inside, found.before(steps), caps)
         ends = inside.rank[at], inside.high[at], inside.low[at]
-        bounds = Bounds(bounds.slot, *ends, ask=bounds.ask)
-    mask = np.empty(pairs.queries.size, np.bool_)
-    _draw_unlimited(pairs, everyone, slot, mask)
+        bounds = Bounds(slot, *ends, ask=bounds.ask)
     _draw(matches, pairs.words, bounds, False, mask)
     return mask
 
 
-def _lowest(pairs: Pairs, seeds: U64, slot: I32, caps: I64, matches: I64) -> Ranked:
-    """Return the lowest-ranked matches of some queries: of each more than its cap.
+def _highest(caps: I64, matches: I64) -> U64:
+    """Return ranks, one for each query, that all but surely more matches than its cap do not pass.
 
-    As many stay below a rank as stand there on average, give or take seven deviations and a bit.
+    Ranks are uniform: so many stay below on average as the cap, six deviations and ten.
     """
-    most = caps + 7 * np.sqrt(caps) + 30
-    highest = np.minimum(most / matches, 1 - 2.0**-53) * 2.0**_BITS
-    found = ranked(pairs, None, seeds, slot, highest.astype(np.uint64))
-    enough = np.bincount(found.slot, minlength=len(caps)) > caps
-    return found if enough.all() else ranked(pairs, None, seeds, slot)
+    share = (caps + 6 * np.sqrt(caps) + 10) / matches
+    return (np.minimum(share, 1 - 2.0**-53) * 2.0**_BITS).astype(np.uint64)
 
 
 def slots(chosen: I64, queries: int) -> I32:
@@ -531,9 +505,17 @@ def any_where(pairs: Pairs, mask: Mask) -> Mask:
 
 
 @numba.njit(cache=True, nogil=True)
-def _any_where(offsets: I64, mask: Mask, found: Mask) -> None:
+def _any_where(offsets: I32, mask: Mask, found: Mask) -> None:
     for pair in range(found.size):
+        start = np.uintp(offsets[pair])
+        size = offsets[pair + 1] - offsets[pair]
         any_of_pair = False
-        for at in range(offsets[pair], offsets[pair + 1]):
-            any_of_pair |= mask[at]
+        if start + np.uintp(_RUN) <= np.uintp(mask.size):
+            for k in range(_RUN):  # without a branch where a pair ends: it cannot be foretold
+                any_of_pair |= mask[start + np.uintp(k)] & (k < size)
+            for k in range(_RUN, size):
+                any_of_pair |= mask[start + np.uintp(k)]
+        else:
+            for k in range(size):
+                any_of_pair |= mask[start + np.uintp(k)]
         found[pair] = any_of_pair
