@@ -85,8 +85,8 @@ def write_recipe(folder: Path, plan: site.Plan) -> str:
     return str(place)
 
 
-def shards_of(root: str) -> dict[str, str]:
-    """Return the digest of every file of a run's data set."""
-    folder = storage.join(root, "g0", "shards")
+def shards_of(root: str, generation: str = "g0") -> dict[str, str]:
+    """Return the digest of every file of a generation's data set."""
+    folder = storage.join(root, generation, "shards")
     files = {storage.name_of(url): storage.read_bytes(url) for url in storage.list_files(folder)}
     return {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}

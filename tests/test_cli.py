@@ -222,3 +222,39 @@ def test_show_and_queries_show_tell_of_a_query(small_web: SmallWeb, tmp_path: Pa
     assert cli.status(["report", root, "--json"]) == 0
     assert cli.status(["show", root, "no such query at all"]) == 1
     assert storage.exists(storage.join(root, "report", "index.html"))
+
+
+def test_a_report_builds_nothing(
+    small_web: SmallWeb, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It takes no settings, and does no unit that a build has left undone."""
+    root = str(tmp_path / "run")
+    small_web.build(root)
+    loopback = small_web.command(root)[-2:]
+    assert cli.status(["report", root, *loopback, "--set", "balance.cap_per_query=1"]) == 1
+    assert "leave --set out" in capsys.readouterr().err
+    marker = next((tmp_path / "run" / "units" / "g0" / "fetch-r0").glob("*.json"))
+    marker.unlink()
+    asked = small_web.web.counts()
+    assert cli.status(["report", root, *loopback]) == 1
+    assert "fetch-r0: 1 of 3 units are not done" in capsys.readouterr().err
+    assert small_web.web.counts() == asked
+
+
+def test_a_list_without_a_match_gets_a_report_that_says_so(
+    small_web: SmallWeb, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The build fails, names the report, and the report says that no text contains a query."""
+    queries, root = tmp_path / "queries.txt", tmp_path / "run"
+    queries.write_text("zyzzyva quux\n")
+    settings = ["--set", f'queries.custom=["{queries}"]', "--workers", "1"]
+    assert cli.status([*small_web.command(str(root)), *settings]) == 1
+    said = capsys.readouterr().err
+    assert "no pair was kept" in said
+    assert str(root / "report" / "index.html") in said
+    page = (root / "report" / "index.html").read_text()
+    assert "No text contains any of the queries" in page
+    assert (root / "report" / "datasheet.md").exists()
+    assert cli.status(["show", str(root), "zyzzyva quux"]) == 0
+    assert "empty" in capsys.readouterr().out
+    assert not (root / "g0" / "shards").exists()

@@ -6,16 +6,18 @@ import random
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pyarrow as pa
 import pytest
 import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.worlds import Loop, World, worlds
+from tests.worlds import SEED, Loop, World, exchanged, worlds
 from wit_builder import storage
 from wit_builder.curate.states import AnswersJob, run_answers
 from wit_builder.curate.tally import tallied
+from wit_builder.drawing import Taken
 from wit_builder.errors import UnitsFailedError
 from wit_builder.sections import BalanceSection
 from wit_builder.tables import IMAGES
@@ -97,9 +99,10 @@ def test_a_later_generation_draws_for_queries_that_are_short(
     tally = drawing.stages.place("before.parquet")
     kept = storage.write_parquet(tally, tallied(pa.array(before[:queries]).to_numpy()))
     images = drawing.stages.place("before-images.parquet")
+    uids = [bytes([n]) * 16 for n in range(3)]
     rows = [
-        {"uid": bytes(16), "url": "u", "key": "", "outcome": "alive", "sha256": picture}
-        for picture in ("0", "1", "2")
+        {"uid": uid, "url": "u", "key": "", "outcome": "alive", "sha256": str(n)}
+        for n, uid in enumerate(uids)
     ]
     full = {f.name: None for f in IMAGES} | {
         "text": "t", "text_from": "alt", "archive": "a", "query_ids": [], "drawn_by": [],
@@ -107,10 +110,12 @@ def test_a_later_generation_draws_for_queries_that_are_short(
     storage.write_parquet(images, pa.Table.from_pylist([full | r for r in rows], IMAGES))
     job = AnswersJob([images], loop.buckets, drawing.stages.place("before.arrow"))
     stage = Stage("answers-before", run_answers, [Unit("all", [], job)])
-    drawing.taken = drawing.stages.do(stage)
+    keeps = drawing.stages.place("before-kept.parquet")  # the third was spare: it holds nothing
+    storage.write_parquet(keeps, pa.table({"uid": pa.array(uids[:2], pa.binary(16))}))
+    drawing.taken = Taken([exchanged(drawing, stage)], [[(keeps, "")]] * loop.buckets)
     drawing.kept = [(tally, kept.xxh3)]
     caps = [max(cap - n, 0) for n in before[:queries]]
-    assert loop.run(drawing) == world.kept(caps, taken=["0", "1", "2"])
+    assert loop.run(drawing) == world.kept(caps, taken=["0", "1"])
 
 
 def make_world(count: int, *, dead: int = 0) -> World:
@@ -201,6 +206,25 @@ def test_pictures_that_look_alike_are_one_only_if_asked_for(tmp_path: Path) -> N
         tables = [str(p) for p in sorted((folder / "g0/rejected").iterdir())]
         reasons = pa.concat_tables(map(storage.read_parquet, tables))["reason"].to_pylist()
         assert sorted(reasons) == sorted(["duplicate_image"] + ["similar_image"] * (2 - left))
+
+
+def test_another_seed_draws_anew_in_the_same_folder(tmp_path: Path) -> None:
+    """The seed decides ranks alone, and is among what every unit of a draw depends on."""
+    world = make_world(200)
+    loop = Loop(tmp_path, world, BalanceSection(cap_per_query=20), list(world.pairs))
+    first = loop.run()
+    drawing = loop.drawing
+    drawing.queries = msgspec.structs.replace(drawing.queries, seed=SEED + 1)
+    assert set(loop.run(drawing)) != set(first)
+    assert loop.run() == first
+
+
+def test_a_loop_may_be_run_again(tmp_path: Path) -> None:
+    """What is known is what it was at first, so nothing is counted twice."""
+    world = make_world(50, dead=10)
+    loop = Loop(tmp_path, world, BalanceSection(cap_per_query=20), list(world.pairs))
+    drawing = loop.drawing
+    assert loop.run(drawing) == loop.run(drawing) == world.kept([20])
 
 
 def test_a_table_of_another_query_list_is_refused(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -221,6 +222,44 @@ def test_which_generation_is_made_whole(tmp_path: Path) -> None:
     assert wholes("abcd", "g0 g1 g2") == ["", "balance", "", "pack", ""]
     assert wholes("abcd", "g0 g1 g2 g3", "pack") == ["", "balance", "", "pack", "", "pack"]
     assert wholes("abcd", "g0 g1 g2 g3 g4 g5", "balance")[-2:] == ["pack", "balance"]
+
+
+def test_what_packed_generations_stand_on_is_not_dropped(tmp_path: Path) -> None:
+    """An archive of a generation without shards is refused to go while later ones have some."""
+    of_run(tmp_path, "a")
+    of_run(tmp_path, "ab", "g0")
+    pieces = [piece("a"), piece("b")]
+    generations.of_run(str(tmp_path), pieces, lambda g: g == "g0", "pack")
+    with pytest.raises(RecipeError, match="g2 has shards already, and 1 archives of g1"):
+        of_run(tmp_path, "a", "g0 g2")
+    assert of_run(tmp_path, "ab", "g0 g2") == [["a"], ["b"], []]
+
+
+def test_what_was_fetched_is_not_made_whole(tmp_path: Path) -> None:
+    """An open generation that has asked for pictures keeps its rounds; another one is whole."""
+    pieces = [piece("a")]
+    generations.of_run(str(tmp_path), pieces, lambda _: False)
+    pieces.append(piece("b"))
+    made = generations.of_run(
+        str(tmp_path), pieces, lambda g: g == "g0", "balance", lambda g: g == "g1"
+    )
+    assert [members.whole for members in made] == ["", "", "balance"]
+
+
+def test_superseded_shards_may_be_removed(small_web: SmallWeb, tmp_path: Path) -> None:
+    """After a full pack, earlier shards that were removed are not packed again."""
+    root, places = tmp_path / "run", lists_of_pictures(small_web, tmp_path)
+    for lists, whole in ((1, ""), (2, ""), (2, "pack")):
+        run = units.Run(str(root))
+        recipe_of_lists = with_lists(small_web, places[:lists])
+        pipeline.Build(recipe_of_lists, run, small_web.loopback, whole)()  # type: ignore[arg-type]
+    for name in ("g0", "g1"):
+        shutil.rmtree(root / name / "shards")
+    before = shards_of(str(root), "g2")
+    pipeline.Build(with_lists(small_web, places), units.Run(str(root)), small_web.loopback)()
+    assert not (root / "g0" / "shards").exists()
+    assert not (root / "g1" / "shards").exists()
+    assert shards_of(str(root), "g2") == before
 
 
 def test_output_places() -> None:

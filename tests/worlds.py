@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from wit_builder import exchange, storage
 from wit_builder.curate.states import AnswersJob, QueryList, of_list, run_answers
-from wit_builder.drawing import Drawing
+from wit_builder.drawing import Drawing, Exchanged
 from wit_builder.hashing import label_seed
 from wit_builder.sections import BalanceSection
 from wit_builder.stages import Stages
 from wit_builder.tables import IMAGES, MATCHED
-from wit_builder.units import Marker, Run, Stage, Unit
+from wit_builder.units import Marker, Run, Stage, Unit, total
 
 SEED = 5
 
@@ -96,6 +96,12 @@ def matched_table(world: World, uids: Iterable[bytes]) -> pa.Table:
     return pa.Table.from_pylist(rows, MATCHED)
 
 
+def exchanged(drawing: Drawing, stage: Stage) -> Exchanged:
+    """Do a stage that writes exchange files, and return these."""
+    done = drawing.stages.do(stage)
+    return Exchanged(*drawing.stages.exchanged(stage.name, done, drawing.buckets), total(done))
+
+
 @dataclass
 class Loop:
     """The loop of draws over a world, in a folder, by the program's own stages."""
@@ -142,7 +148,7 @@ class Loop:
         kept = pa.concat_tables(tables)
         return dict(zip(kept["uid"].to_pylist(), kept["kept_by"].to_pylist(), strict=True))
 
-    def _answers(self, drawing: Drawing, number: int, asked: list[Marker]) -> list[Marker]:
+    def _answers(self, drawing: Drawing, number: int, asked: list[Marker]) -> Exchanged:
         selected = [storage.read_parquet(u) for u in drawing.stages.urls(asked, ".parquet")]
         rows = [row for table in selected for row in table.to_pylist()]
         self.asked.append({row["uid"] for row in rows})
@@ -154,7 +160,7 @@ class Loop:
             out = str(self.folder / f"g0/exchange/answers-{number}-{part}.arrow")
             job = AnswersJob([images], self.buckets, out)
             units.append(Unit(f"{part}", [f"{len(self.asked)}"], job))
-        return drawing.stages.do(Stage(f"answers-{number}", run_answers, units))
+        return exchanged(drawing, Stage(f"answers-{number}", run_answers, units))
 
     def _answer(self, row: dict[str, object], number: int) -> dict[str, object]:
         uid = row["uid"]

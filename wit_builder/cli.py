@@ -13,7 +13,7 @@ import re
 import signal
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -124,13 +124,22 @@ def _run(out: str, how: How) -> Iterator[Run]:
         runner.close()
 
 
-def _build(recipe: str, out: str, how: How, until: Until, whole: Whole = "") -> None:
+def _build(
+    recipe: str,
+    out: str,
+    how: How,
+    until: Until,
+    whole: Whole = "",
+    *,
+    only: frozenset[str] = frozenset(),
+) -> None:
     from wit_builder import pipeline
     from wit_builder import recipe as recipes
 
     loaded = recipes.read(recipe, how.set_)
     with _run(out, how) as run:
-        pipeline.Build(loaded, run, _loopback(how.loopback), whole)(until)
+        limited = replace(run, only=only)
+        pipeline.Build(loaded, limited, _loopback(how.loopback), whole)(until)
 
 
 def _print_rows(rows: list[tuple[str, str]]) -> None:
@@ -265,6 +274,10 @@ def balance(
         print(msgspec.json.encode(found).decode())
     else:
         print("\n".join(what_if.lines(found)))
+        print("if every picture could be had; a draw is a (pair, query)")
+
+
+_LARGEST_CAP = 10**12
 
 
 def _caps(settings: tuple[str, ...]) -> tuple[tuple[str, ...], list[int]]:
@@ -273,9 +286,9 @@ def _caps(settings: tuple[str, ...]) -> tuple[tuple[str, ...], list[int]]:
     others = tuple(s for s in settings if not s.startswith(key))
     tried = [v for s in settings if s.startswith(key) for v in s.removeprefix(key).split(",")]
     for value in tried:
-        if not (value.strip().isdecimal() and int(value) > 0):
+        if not (value.strip().isdecimal() and 0 < int(value) <= _LARGEST_CAP):
             raise RecipeError(
-                f"a cap is a whole number of pairs, 1 or more, not {value!r}",
+                f"a cap is a whole number of pairs from 1 to {_LARGEST_CAP:,}, not {value!r}",
                 where="--set balance.cap_per_query",
                 fix="write e.g. --set balance.cap_per_query=5000,20000",
             )
@@ -298,6 +311,7 @@ def pack(
     Stages before it that are not done yet are done first.
     """
     _build(recipe, out, how, "pack", "pack" if full else "")
+    print(f"to report on what is packed now: wit report {out}", file=sys.stderr)
 
 
 # --- look at what is there --------------------------------------------------
@@ -316,8 +330,15 @@ def report(
     from wit_builder.report import summary
 
     if again:
+        if how.set_:
+            raise RecipeError(
+                "a report tells of what was built, by the recipe it was built with",
+                where=f"--set {how.set_[0]}",
+                fix="leave --set out; to build by other settings, use wit build",
+            )
         summary.refuse_unbuilt(root)
-        _build(storage.join(root, "recipe.toml"), root, how, "report")
+        recipe = storage.join(root, "recipe.toml")
+        _build(recipe, root, how, "report", only=frozenset({"report"}))
     if how.json:
         print(storage.read_bytes(storage.join(root, "report", "summary.json")).decode())
     else:

@@ -238,7 +238,16 @@ def _read_at(url: str, bucket: int, ends: npt.NDArray[np.int64]) -> pa.Table:
 
 
 def _ends(url: str) -> npt.NDArray[np.int64]:
-    return np.frombuffer(storage.read_bytes(url + ".index"), "<i8")
+    """Return the offsets that a file's index has."""
+    data = storage.read_bytes(url + ".index")
+    ends = np.frombuffer(data[: len(data) // 8 * 8], "<i8")
+    if len(data) % 8 or len(ends) < 2 or ends[0] < 0 or (np.diff(ends) < 0).any():
+        raise StorageError(
+            "the index of the exchange file is damaged",
+            where=url + ".index",
+            fix="remove the file and start again: its unit will be done anew",
+        )
+    return ends
 
 
 class MergeJob(msgspec.Struct, frozen=True):

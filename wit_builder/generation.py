@@ -7,6 +7,7 @@ travels exactly as far as it changes bytes.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,17 +20,18 @@ from wit_builder.crawl import sources
 from wit_builder.crawl.candidates import Output, Piece
 from wit_builder.curate import dedup, draw, matching, repeats
 from wit_builder.curate.states import AnswersJob, QueryList, run_answers
-from wit_builder.drawing import Draw, Drawing
-from wit_builder.errors import QueryListError, RejectionFloodError
+from wit_builder.drawing import Draw, Drawing, Exchanged, Taken
+from wit_builder.errors import RejectionFloodError
 from wit_builder.fetch import route
 from wit_builder.fetch import run as fetch
 from wit_builder.generations import Whole, unit_name
 from wit_builder.packing import Packing, Part
 from wit_builder.queries import build as queries
 from wit_builder.sections import FetchSection, Recipe
+from wit_builder.shards.layout import DATASET
 from wit_builder.stages import Stages, together
 from wit_builder.tables import Reason
-from wit_builder.units import Marker, Run, Stage, Unit
+from wit_builder.units import Marker, Run, Stage, Unit, total
 
 
 @dataclass
@@ -151,7 +153,7 @@ class Generation:
     def repeated(self) -> list[Marker]:
         """Texts that come with too many URLs, a table per bucket; none if any number will do."""
         limit, buckets = self.recipe.match.max_urls_per_text, self.recipe.buckets
-        if not limit:
+        if not limit or not self.pieces:
             for stage in ("repeats", "repeats-merge"):
                 self.run.retire(stage, self.name)
             return []
@@ -189,13 +191,23 @@ class Generation:
     def drawing(self) -> Drawing:
         """Finds this generation's draws."""
         if self.whole:
-            drawing = self.drawing_from([*self.earlier, self], self.stages)
-            drawing.answers += [m for g in self.earlier for m in g.answers]
-        else:
-            drawing = self.drawing_from([self], self.stages)
-            drawing.kept = [tally for g in self.before for tally in g.tallies]
-            drawing.taken = [m for g in self.earlier for m in g.answers]
-        return drawing
+            known = [answers for g in self.earlier for answers in g.answers]
+            return dataclasses.replace(
+                self.drawing_from([*self.earlier, self], self.stages), known=known
+            )
+        kept = [tally for g in self.before for tally in g.tallies]
+        return dataclasses.replace(
+            self.drawing_from([self], self.stages), kept=kept, taken=self._taken
+        )
+
+    @property
+    def _taken(self) -> Taken | None:
+        """The pictures that the generations before keep."""
+        if not self.earlier:
+            return None
+        answers = [answers for g in self.earlier for answers in g.answers]
+        kept = [g.kept_tables for g in self.before]
+        return Taken(answers, [list(tables) for tables in zip(*kept, strict=True)])
 
     def drawing_from(self, generations: Sequence[Generation], stages: Stages) -> Drawing:
         """Return what finds draws from the matched pairs of some generations."""
@@ -213,14 +225,15 @@ class Generation:
         return since_whole(self.earlier) if not self.whole else ()
 
     @cached_property
-    def _loop(self) -> tuple[list[list[Marker]], list[list[Marker]], Draw | None]:
+    def _loop(self) -> tuple[list[list[Marker]], list[Exchanged], Draw | None]:
         """Per round its fetch units and their answers, and the draw that is kept."""
         fetched: list[list[Marker]] = []
-        answers: list[list[Marker]] = []
+        answers: list[Exchanged] = []
 
-        def ask(number: int, selected: list[Marker]) -> list[Marker]:
-            fetched.append(self._fetch(number, selected))
-            answers.append(self._answers(number, fetched[-1]))
+        def ask(number: int, selected: list[Marker]) -> Exchanged:
+            with self.stages.step(f"fetch {number + 1}"):
+                fetched.append(self._fetch(number, selected))
+                answers.append(self._answers(number, fetched[-1]))
             return answers[-1]
 
         drawn = None if self.whole == "pack" else self.drawing.loop(ask)
@@ -233,9 +246,9 @@ class Generation:
         return self._loop[0]
 
     @property
-    def answers(self) -> list[Marker]:
-        """What became of the pairs that this generation asked for, by URL."""
-        return [marker for answers in self._loop[1] for marker in answers]
+    def answers(self) -> list[Exchanged]:
+        """What became of the pairs that this generation asked for, by URL, round by round."""
+        return self._loop[1]
 
     @property
     def unknown_after(self) -> list[int]:
@@ -257,14 +270,16 @@ class Generation:
         drawn = self.drawing.first()
         return self.drawing.select(0, drawn) if drawn.unknown else []
 
-    def _answers(self, number: int, fetched: list[Marker]) -> list[Marker]:
+    def _answers(self, number: int, fetched: list[Marker]) -> Exchanged:
         buckets = self.recipe.buckets
         units = []
         for marker in fetched:
             out = self.place("exchange", f"answers-r{number}", f"{marker.unit}.arrow")
             job = AnswersJob(self.stages.urls([marker], ".parquet"), buckets, out)
             units.append(Unit(marker.unit, [marker.identity], job))
-        return self.stages.do(Stage(f"answers-r{number}", run_answers, units, buckets))
+        stage = f"answers-r{number}"
+        told = self.stages.do(Stage(stage, run_answers, units, buckets))
+        return Exchanged(*self.stages.exchanged(stage, told, buckets), total(told))
 
     def _fetch(self, number: int, selected: list[Marker]) -> list[Marker]:
         buckets = self.recipe.buckets
@@ -316,9 +331,9 @@ class Generation:
         return self.stages.do(Stage("keep", draw.run_join, units))
 
     @property
-    def kept_tables(self) -> list[str]:
-        """The places of the tables of ``kept``."""
-        return [self.place("kept", f"{marker.unit}.parquet") for marker in self.kept]
+    def kept_tables(self) -> list[tuple[str, str]]:
+        """The places of the tables of ``kept``, with identities."""
+        return [(self.place("kept", f"{m.unit}.parquet"), m.identity) for m in self.kept]
 
     @property
     def tallies(self) -> list[tuple[str, str]]:
@@ -333,33 +348,29 @@ class Generation:
 
     @cached_property
     def shards(self) -> Marker | None:
-        """The packed data set; None where a later generation adds nothing.
-
-        Raises:
-            QueryListError: no pair was kept, now or earlier.
-        """
+        """The packed data set; None where the generation adds nothing."""
         if self.samples:
-            finished = self._packing()
-        elif any(generation.samples for generation in self.before):
+            with self.stages.step("pack"):
+                finished = self._packing()
+        else:
             finished = None
             self.stages.retire("pack-finish")
             storage.remove(self.place("shards"))  # which an earlier build of this one has packed
-        else:
-            raise QueryListError(
-                "no pair was kept: no text contains a query, or no picture could be had",
-                where=self.place(),
-                fix="look at the counts of the stages above, then change queries or sources",
-            )
         self.stages.retire_others()
         leftovers.remove(self.place(), self.markers)
         return finished
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether there are shards."""
+        return is_packed(self.place())
 
     @property
     def _packing(self) -> Packing:
         return Packing(
             stages=self.stages,
             queries=self._query_list,
-            kept=self.kept_tables,
+            kept=[url for url, _ in self.kept_tables],
             samples=self.samples,
             inputs=[self.queries.identity, *together(self.kept)],
             parts=self._parts(),
@@ -392,6 +403,11 @@ class Generation:
 
 
 _MISSING = f"rejected:{Reason.ARCHIVE_MISSING}"
+
+
+def is_packed(folder: str) -> bool:
+    """Return whether a generation's folder has shards."""
+    return storage.exists(storage.join(folder, "shards", DATASET))
 
 
 def since_whole(generations: Sequence[Generation]) -> Sequence[Generation]:

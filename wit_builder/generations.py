@@ -69,6 +69,7 @@ def of_run(
     pieces: Sequence[Piece],
     is_packed: Callable[[str], bool],
     whole: Whole = "",
+    is_fetched: Callable[[str], bool] = lambda _: False,
 ) -> list[Members]:
     """Return what makes each generation, ``g0`` first, and keep that in the run's folder.
 
@@ -78,6 +79,7 @@ def of_run(
         is_packed: whether a generation (``g0``) has shards.
         whole: make sure that the last generation is of all pairs, for this reason. One generation
             alone always is.
+        is_fetched: whether a generation has asked for pictures.
 
     Raises:
         RecipeError: the recipe drops an archive of a generation that has shards.
@@ -85,11 +87,12 @@ def of_run(
     """
     before = recorded(root)
     made = _found_again(before, pieces)
+    packed = [is_packed(f"g{number}") for number in range(len(made))]
     for number, members in enumerate(made):
         pairs = zip(before[number].places, members.pieces, strict=True)
         lost = [old for old, new in pairs if old and not new]
-        if lost and is_packed(f"g{number}"):
-            raise _dropped(root, f"g{number}", lost)
+        if lost and any(packed[number:]):  # later ones stand on this one
+            raise _dropped(root, number, packed.index(True, number), lost)
     empty = (i for i, members in enumerate(made) if not any(members.pieces) and not members.whole)
     made = made[: next(empty, len(made))]
     known = {(piece.kind, piece.key) for members in made for piece in members.pieces if piece}
@@ -99,17 +102,18 @@ def of_run(
     elif new:
         made[-1].pieces.extend(new)
     if whole and len(made) > 1:
-        _make_whole(made, whole, is_packed)
+        last = f"g{len(made) - 1}"
+        _make_whole(made, whole, is_open=not (is_packed(last) or is_fetched(last)))
     _record(root, before, [_recorded(members) for members in made])
     return made
 
 
-def _make_whole(made: list[Members], whole: Whole, is_packed: Callable[[str], bool]) -> None:
-    """Make the last generation whole; a new one where it has shards, or is to be packed itself."""
+def _make_whole(made: list[Members], whole: Whole, *, is_open: bool) -> None:
+    """Make the last generation whole, or add one that is, where its own rounds are to stay."""
     last = made[-1]
     if last.whole in {whole, "balance"}:
         return
-    if whole == "balance" and not last.whole and not is_packed(f"g{len(made) - 1}"):
+    if whole == "balance" and not last.whole and is_open:
         made[-1] = last._replace(whole=whole)
     else:
         made.append(Members([], whole))
@@ -137,12 +141,14 @@ def _found_again(before: list[Recorded], pieces: Sequence[Piece]) -> list[Member
     return [Members([again(old) for old in g.places], g.whole) for g in before]
 
 
-def _dropped(root: str, generation: str, lost: list[Known]) -> RecipeError:
+def _dropped(root: str, number: int, packed: int, lost: list[Known]) -> RecipeError:
+    shards = storage.redact(storage.join(root, f"g{packed}", "shards"))
     return RecipeError(
-        f"{generation} has shards already, and {len(lost)} of its archives are not named any more",
+        f"g{packed} has shards already, and {len(lost)} archives of g{number} are not named any "
+        "more",
         where=f"crawl.sources; the first is {storage.redact(lost[0].key)}",
-        fix="name them again, beside later ones; or build into another folder; or, to pack "
-        f"{generation} anew without them, remove {storage.join(root, generation, 'shards')}",
+        fix="name them again, beside later ones; or build into another folder; or, to pack anew "
+        f"without them, remove {shards}, and those of all later generations",
     )
 
 

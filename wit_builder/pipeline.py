@@ -14,13 +14,12 @@ from wit_builder import generations, leftovers, lock, storage, what_if
 from wit_builder import recipe as recipes
 from wit_builder.crawl import sources
 from wit_builder.curate import language
-from wit_builder.errors import RecipeError
-from wit_builder.generation import Generation, since_whole
+from wit_builder.errors import QueryListError, RecipeError
+from wit_builder.generation import Generation, is_packed, since_whole
 from wit_builder.queries import build as queries
 from wit_builder.report import build as report
 from wit_builder.report.summary import Step
 from wit_builder.sections import Recipe, SiteSource, WebDatasetSource
-from wit_builder.shards.layout import DATASET
 from wit_builder.units import Marker, Run, Stage, Unit, total
 from wit_builder.web.agent import user_agent
 from wit_builder.what_if import Outlook
@@ -75,19 +74,38 @@ class Build:
             "match": lambda generation: generation.matched,
             "balance": lambda generation: generation.asked_first,
             "fetch": lambda generation: generation.rounds,
+            "keep": lambda generation: generation.kept,
             "pack": lambda generation: generation.shards,
         }
         if until == "queries":
             _ = self.queries
             return
+        in_force = since_whole(self.generations)
         for generation in self.generations:
-            steps["pack" if until == "report" else until](generation)
+            step: str = "pack" if until == "report" else until
+            if step == "pack" and generation not in in_force and not generation.is_packed:
+                step = "keep"  # its shards are superseded, and were removed
+            steps[step](generation)
         if until == "report":
             _ = self.report
+        if until in {"pack", "report"}:
+            self._refuse_empty(until)
+
+    def _refuse_empty(self, until: Until) -> None:
+        """Say so if nothing was kept, once all is done that can be done."""
+        if any(generation.samples for generation in since_whole(self.generations)):
+            return
+        report = storage.join(self.run.root, "report", "index.html")
+        seen = f"see {storage.redact(report)}" if until == "report" else "see the counts above"
+        raise QueryListError(
+            "no pair was kept: no text contains a query, or no picture could be had",
+            where=storage.redact(self.run.root),
+            fix=f"{seen}, then change queries or sources",
+        )
 
     def _refuse_early(self, until: Until) -> None:
         """Refuse what would only be found out after hours; a finished run needs to ask nobody."""
-        if until == "queries":
+        if until == "queries" or self.run.only:
             return
         named = self.recipe.crawl.sources
         if not named:
@@ -106,6 +124,7 @@ class Build:
 
     def _publish_recipe(self) -> None:
         leftovers.sweep(self.run.root)
+        what_if.clear(self.run.root)
         url = storage.join(self.run.root, "recipe.toml")
         storage.publish_bytes(url, recipes.dump(self.recipe).encode())
 
@@ -120,7 +139,9 @@ class Build:
         query_list = self.queries
         pieces = sources.pieces(self.recipe.crawl, self.recipe.fetch, self.loopback)
         made: list[Generation] = []
-        told = generations.of_run(self.run.root, pieces, self._is_packed, self.whole)
+        told = generations.of_run(
+            self.run.root, pieces, self._is_packed, self.whole, self._is_fetched
+        )
         for number, members in enumerate(told):
             generation = Generation(
                 recipe=self.recipe,
@@ -136,7 +157,10 @@ class Build:
         return made
 
     def _is_packed(self, generation: str) -> bool:
-        return storage.exists(storage.join(self.run.root, generation, "shards", DATASET))
+        return is_packed(storage.join(self.run.root, generation))
+
+    def _is_fetched(self, generation: str) -> bool:
+        return bool(storage.list_folders(storage.join(self.run.root, generation, "images")))
 
     @cached_property
     def report(self) -> Marker:
@@ -151,32 +175,21 @@ class Build:
             cap_per_query=self.recipe.balance.cap_per_query,
             title=self.recipe.name,
             recipe_digest=recipes.lineage(self.recipe),
-            funnel=self._funnel(),
+            found=self._found(),
         )
         inputs = [m.identity for m in [self.queries, *markers]]
-        settings = [recipes.lineage(self.recipe), job.funnel]
+        settings = [recipes.lineage(self.recipe), job.found, job.unknown_after]
         stage = Stage("report", report.run, [Unit("report", inputs, job)], settings)
         return self.run.do(stage, "all")[0]
 
-    def _funnel(self) -> list[Step]:
+    def _found(self) -> list[Step]:
         def count(what: str, stage: Callable[[Generation], list[Marker]]) -> int:
             markers = [m for generation in self.generations for m in stage(generation)]
             return total(markers).get(what, 0)
 
-        def answers(generation: Generation) -> list[Marker]:
-            return [m for round_ in generation.rounds for m in round_]
-
-        def last_answers(generation: Generation) -> list[Marker]:
-            return generation.rounds[-1] if generation.rounds else []
-
-        alive = count("alive", answers)
-        asked = alive + count("dead", answers) + count("deferred", last_answers)
         return [
             Step("pages read", count("pages", lambda g: g.candidates), "pages"),
             Step("candidates", count("candidates", lambda g: g.candidates)),
             Step("contain a query", count("matched", lambda g: g.matching)),
             Step("one per URL", count("pairs", lambda g: g.matched)),
-            Step("asked for", asked),
-            Step("fetched alive", alive),
-            Step("kept", sum(g.samples for g in since_whole(self.generations))),
         ]

@@ -1,4 +1,5 @@
 """What is seen while stages run: bars on a terminal, lines elsewhere, JSON for machines."""
+# ruff: noqa: ARG002 - observers use what they need of what they are told
 
 from __future__ import annotations
 
@@ -18,12 +19,14 @@ from rich.progress import (
 )
 from rich.table import Column
 
+from wit_builder.tables import Reason
+
 
 class Observer(Protocol):
     """Told how stages get on."""
 
-    def begin(self, stage: str, units: int, done: int) -> None:
-        """A stage begins; ``done`` of its units were done by an earlier run."""
+    def begin(self, stage: str, step: str, units: int, done: int) -> None:
+        """A stage, part of a step, begins; ``done`` of its units were done by an earlier run."""
 
     def advance(self, stage: str, counts: dict[str, int]) -> None:
         """One more unit is done; ``counts`` are the stage's totals so far."""
@@ -39,7 +42,7 @@ class Observer(Protocol):
 class Silent:
     """Says nothing: for tests and for calls from other programs."""
 
-    def begin(self, stage: str, units: int, done: int) -> None:
+    def begin(self, stage: str, step: str, units: int, done: int) -> None:
         """Ignore."""
 
     def advance(self, stage: str, counts: dict[str, int]) -> None:
@@ -54,30 +57,56 @@ class Silent:
     def __exit__(self, *_: object) -> None: ...
 
 
-class Lines(Silent):
-    """One line when a stage begins and one when it ends; as JSON objects when asked."""
+class JsonLines(Silent):
+    """A JSON object when a stage begins and one when it ends."""
 
-    def __init__(self, stream: TextIO | None = None, *, as_json: bool = False) -> None:
+    def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
-        self._json = as_json
         self._started: dict[str, float] = {}
 
-    def begin(self, stage: str, units: int, done: int) -> None:
+    def begin(self, stage: str, step: str, units: int, done: int) -> None:
         """Note the time, and say how much there is to do."""
         self._started[stage] = time.monotonic()
-        if self._json:
-            self._say({"event": "begin", "stage": stage, "units": units, "done_before": done})
+        event = {"event": "begin", "stage": stage, "step": step, "units": units}
+        self._say({**event, "done_before": done})
 
     def end(self, stage: str, counts: dict[str, int]) -> None:
         """Say the stage's totals and how long it took."""
         seconds = round(time.monotonic() - self._started.pop(stage), 1)
-        if self._json:
-            self._say({"event": "end", "stage": stage, "seconds": seconds, "counts": counts})
-        else:
-            print(f"{stage:<18} {seconds:7.1f} s  {phrase(counts)}", file=self._stream, flush=True)
+        self._say({"event": "end", "stage": stage, "seconds": seconds, "counts": counts})
 
     def _say(self, event: dict[str, object]) -> None:
         print(json.dumps(event), file=self._stream, flush=True)
+
+
+class Lines(Silent):
+    """One line for each step, when all its stages are done."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stderr
+        self._step = ""
+        self._started = 0.0
+        self._counts: dict[str, int] = {}
+
+    def begin(self, stage: str, step: str, units: int, done: int) -> None:
+        """Tell of the step before, if this is another."""
+        if step != self._step:
+            self._tell()
+            self._step, self._started, self._counts = step, time.monotonic(), {}
+
+    def end(self, stage: str, counts: dict[str, int]) -> None:
+        """Take the stage's totals for the step's."""
+        self._counts |= counts
+
+    def __exit__(self, *_: object) -> None:
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._step:
+            seconds = time.monotonic() - self._started
+            said = line(self._step, seconds, self._counts)
+            print(said, file=self._stream, flush=True)
+        self._step = ""
 
 
 _NOTE = Column(ratio=1, no_wrap=True, overflow="ellipsis")
@@ -85,7 +114,7 @@ _NOTE = Column(ratio=1, no_wrap=True, overflow="ellipsis")
 
 
 class Bars(Silent):
-    """A bar per stage."""
+    """A bar for the step that is under way; a line above it for each that is done."""
 
     def __init__(self, console: Console | None = None) -> None:
         self._bars = Progress(
@@ -97,38 +126,67 @@ class Bars(Silent):
             console=console or Console(stderr=True),
             expand=True,
         )
-        self._tasks: dict[str, TaskID] = {}
+        self._step = ""
+        self._task = TaskID(0)
+        self._counts: dict[str, int] = {}
 
-    def begin(self, stage: str, units: int, done: int) -> None:
-        """Add the stage's bar."""
-        self._tasks[stage] = self._bars.add_task(stage, total=units, completed=done, note="")
+    def begin(self, stage: str, step: str, units: int, done: int) -> None:
+        """Let the bar be of this stage; one more line if it is of another step."""
+        if step != self._step:
+            self._finish()
+            self._step, self._counts = step, {}
+            self._task = self._bars.add_task(step, total=units, completed=done, note="")
+        else:
+            self._bars.update(self._task, total=units, completed=done)
 
     def advance(self, stage: str, counts: dict[str, int]) -> None:
         """Move it by one unit."""
-        self._bars.update(self._tasks[stage], advance=1, note=phrase(counts))
+        self._bars.update(self._task, advance=1, note=phrase(self._counts | counts))
 
     def end(self, stage: str, counts: dict[str, int]) -> None:
-        """Leave it standing with its totals."""
-        task = self._tasks.pop(stage)
-        self._bars.update(task, note=phrase(counts))
-        self._bars.stop_task(task)
+        """Take the stage's totals for the step's."""
+        self._counts |= counts
+
+    def _finish(self) -> None:
+        if self._step:
+            seconds = self._bars.tasks[-1].elapsed or 0.0
+            self._bars.remove_task(self._task)
+            self._bars.console.print(line(self._step, seconds, self._counts), highlight=False)
+        self._step = ""
 
     def __enter__(self) -> Self:
         self._bars.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *error: object) -> None:
+        if not any(error):
+            self._finish()
         self._bars.stop()
 
 
-def phrase(counts: dict[str, int], most: int = 7) -> str:
-    """Return the first few totals in words; reasons of rejections are left to the report."""
-    shown = [(k, v) for k, v in counts.items() if ":" not in k][:most]
-    return ", ".join(f"{value:,} {key.replace('_', ' ')}" for key, value in shown)
+def line(step: str, seconds: float, counts: dict[str, int]) -> str:
+    """Return what is said of a step that is done."""
+    return f"{step:<18} {seconds:7.1f} s  {phrase(counts)}".rstrip()
+
+
+def phrase(counts: dict[str, int]) -> str:
+    """Return totals in words; reasons of rejections are left to the report."""
+    shown = [(k, v) for k, v in counts.items() if ":" not in k and k not in _REASONS]
+    return ", ".join(f"{value:,} {_words(key, value)}" for key, value in shown)
+
+
+_REASONS = frozenset(Reason)
+
+
+def _words(key: str, value: int) -> str:
+    words = key.replace("_", " ")
+    if value != 1:
+        return words
+    return words.removesuffix("es") if words.endswith("ches") else words.removesuffix("s")
 
 
 def for_terminal(*, as_json: bool = False) -> Observer:
     """Return bars on a terminal, lines elsewhere, JSON lines when asked."""
     if as_json:
-        return Lines(as_json=True)
+        return JsonLines()
     return Bars() if sys.stderr.isatty() else Lines()

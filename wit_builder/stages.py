@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 from wit_builder import exchange, storage
 from wit_builder import recipe as recipes
@@ -25,6 +26,7 @@ class Stages:
     """Of every unit of this recipe that was done, or found done, so far."""
     used: set[str] = field(default_factory=set, init=False, repr=False)
     """Names of the stages that this recipe has, so far."""
+    _step: str = field(default="", init=False)
 
     def place(self, *parts: str) -> str:
         """Return a place in the generation's folder."""
@@ -36,10 +38,20 @@ class Stages:
         Raises:
             UnitsFailedError: units failed after their retries.
         """
-        markers = self.run.do(stage, self.name)
+        step = f"{self._step or stage.name} of {self.name}" if self.name != "g0" else self._step
+        markers = self.run.do(replace(stage, step=step), self.name)
         self.markers += markers
         self.used.add(stage.name)
         return markers
+
+    @contextlib.contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Let people see the stages done meanwhile as one."""
+        before, self._step = self._step, name
+        try:
+            yield
+        finally:
+            self._step = before
 
     def do_one(self, stage: Stage) -> Marker:
         """Do a stage of one unit, and return its marker.

@@ -57,12 +57,19 @@ class Stage:
         function: a module-level function from a unit's job to ``Done``.
         units: what there is to do.
         settings: the part of the recipe that the outputs depend on.
+        step: what people are told that it is a part of; empty for its name.
     """
 
     name: str
     function: Callable[[Any], Done]
     units: Sequence[Unit]
     settings: Any = None
+    step: str = ""
+
+    @property
+    def shown(self) -> str:
+        """What people are told that it is a part of."""
+        return self.step or self.name
 
 
 class Marker(msgspec.Struct, frozen=True):
@@ -164,11 +171,13 @@ class Run:
         root: the run's folder, local or remote.
         runner: who does the units.
         observer: who is told.
+        only: the only stages of which anything is done; others must be done already. Empty: all.
     """
 
     root: str
     runner: Runner = field(default_factory=InProcess)
     observer: Observer = field(default_factory=Silent)
+    only: frozenset[str] = frozenset()
 
     def do(self, stage: Stage, generation: str = "g0") -> list[Marker]:
         """Do what is not done of a stage, and return all its markers, in the order of its units.
@@ -176,12 +185,19 @@ class Run:
         Raises:
             UnitsFailedError: units failed after their retries. The others are done, and a rerun
                 does only what is missing.
+            StorageError: something is left to do of a stage of which nothing may be done.
         """
         folder = storage.join(self.root, "units", generation, stage.name)
         tasks = self._tasks(stage, folder)
         markers = self._done(tasks)
-        self.observer.begin(stage.name, len(tasks), len(markers))
         missing = [t for t in tasks if t.unit.name not in markers]
+        if missing and self.only and stage.name not in self.only:
+            raise StorageError(
+                f"{stage.name}: {len(missing)} of {len(tasks)} units are not done",
+                where=storage.redact(folder),
+                fix="wit build does them; nothing else does",
+            )
+        self.observer.begin(stage.name, stage.shown, len(tasks), len(markers))
         failures = self._attempt(missing, stage, markers)
         again = {f.unit for f in failures if f.again}
         if again:

@@ -26,7 +26,8 @@ class Outlook(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         cap_per_query: pairs a query keeps at most.
         pairs: pairs that at least one query keeps.
-        draws: (pair, query) draws; a pair that several queries draw counts for each.
+        draws: (pair, query) draws; a pair that several queries draw counts for each. Of independent
+            draws, the number to expect.
         queries: queries with a match.
         at_cap: queries with more matches than the cap: the head.
         tail_of_matches: share of all matches that the other queries have: the tail.
@@ -54,8 +55,17 @@ def outlooks(generations: Sequence[Generation], caps: Sequence[int]) -> list[Out
     try:
         return [_outlook(base, cap) for cap in caps]
     finally:
-        for folder in (_FOLDER, f"units/{_FOLDER}"):
-            storage.remove(storage.join(last.run.root, folder))
+        clear(last.run.root)
+
+
+def clear(root: str) -> None:
+    """Remove what a look at caps has left in a run's folder, if it was killed.
+
+    Raises:
+        StorageError: no permission, bucket unreachable.
+    """
+    for folder in (_FOLDER, f"units/{_FOLDER}"):
+        storage.remove(storage.join(root, folder))
 
 
 def _outlook(base: Drawing, cap: int) -> Outlook:
@@ -63,7 +73,8 @@ def _outlook(base: Drawing, cap: int) -> Outlook:
     matched = read_tally(
         drawing.stages.urls([drawing.tally], ".parquet"), len(drawing.queries.seeds())
     )
-    pairs = drawing.count("count", drawing.settle("draw"))
+    with drawing.stages.step(f"cap {cap:,}"):
+        pairs = drawing.count("count", drawing.first())
     draws, tail = np.minimum(matched, cap), matched <= cap
     return Outlook(
         cap_per_query=cap,
@@ -82,7 +93,7 @@ def _share(part: int, whole: int) -> float:
 
 def lines(found: Sequence[Outlook]) -> list[str]:
     """Return what caps would keep as a table of text, a cap a line."""
-    head = ("cap", "pairs kept", "draws", "at the cap", "tail, of matches", "tail, of draws")
+    head = ("cap", "pairs kept", "draws", "more than the cap", "tail, of matches", "tail, of draws")
     rows = [
         (
             f"{o.cap_per_query:,}",

@@ -157,18 +157,32 @@ def test_starting_again_asks_nothing(web, job_of):
     assert web.log == []
 
 
-@pytest.mark.parametrize("change", ["selection", "image"])
-def test_parts_of_something_else_are_dropped(web, job_of, change):
-    """Parts of another selection, or with pictures of another size, are not mixed in."""
+def test_parts_of_other_pictures_are_dropped(web, job_of):
+    """Pictures of another size are not mixed in."""
     urls = numbered(web, 6)
     run(job_of(urls))
-    if change == "selection":
-        done = run(job_of(urls[:4]))
-        assert rows_of(done)["url"].to_pylist() == urls[:4]
-    else:
-        done = run(job_of(urls, image=ImageSection(size_px=32)))
-        assert set(rows_of(done)["height"].to_pylist()) == {32}
+    done = run(job_of(urls, image=ImageSection(size_px=32)))
+    assert set(rows_of(done)["height"].to_pylist()) == {32}
     assert len(tars_of(done)) == 1
+
+
+def test_a_smaller_selection_asks_for_nothing_again(web, job_of, monkeypatch):
+    """Parts are cut to the pairs that are still selected: rows, and members of the tar."""
+    urls = numbered(web, 12)
+    in_parts(job_of(urls), monkeypatch)
+    web.log.clear()
+    done = run(job_of([*urls[3:7], "http://h0.test/gone.jpg"]))
+    assert web.asked() == [("h0.test", "/gone.jpg")]
+    table = rows_of(done)
+    assert sorted(table["url"].to_pylist()) == sorted([*urls[3:7], "http://h0.test/gone.jpg"])
+    names = []
+    for tar in tars_of(done):
+        with tarfile.open(tar) as members:
+            names += [name for name in members.getnames() if name.endswith(".jpg")]
+    assert sorted(names) == sorted(f"{key}.jpg" for key in table["key"].to_pylist() if key)
+    web.log.clear()
+    assert run(job_of([*urls[3:7], "http://h0.test/gone.jpg"])) == done
+    assert web.log == []
 
 
 def test_a_damaged_part_is_named(web, job_of):

@@ -14,8 +14,10 @@ import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 from wit_builder import storage, tables
-from wit_builder.report.build import ReportJob
-from wit_builder.report.summary import Step
+from wit_builder.report.build import ReportJob, balance_table
+from wit_builder.report.count import Counts
+from wit_builder.report.page import render, status_counts
+from wit_builder.report.summary import Packed, Step, Summary
 from wit_builder.shards import layout
 
 from .browser import CHROMIUM, FLAGS
@@ -144,7 +146,7 @@ def write_run(root: Path, web: Web) -> ReportJob:
         cap_per_query=web.cap,
         title="animals & <b>things</b>",
         recipe_digest="0123456789abcdef0123456789abcdef",
-        funnel=_funnel(web),
+        found=_found(web),
     )
 
 
@@ -185,20 +187,46 @@ def _write_kept(base: str, web: Web) -> None:
     storage.publish_bytes(f"{base}/shards/manifest.parquet", b"not a table of samples")
 
 
-def _funnel(web: Web) -> list[Step]:
-    matched, kept = len(web.query_ids), len(web.kept_by)
-    asked = {p for r in web.rounds for p in r}
-    alive = sum(o == "alive" for o in web.outcome.values())
+def _found(web: Web) -> list[Step]:
+    matched = len(web.query_ids)
     return [
         Step("pages read", 3100, "pages"),
         Step("candidates", matched * 2 + 1030),
         Step("with a query in the text", matched + 130),
         Step("one per URL", matched),
-        Step("asked for", len(asked)),
-        Step("alive", alive),
-        Step("kept", kept),
-        Step("packed", kept),
     ]
+
+
+def rendered(
+    matched: list[int],
+    kept: list[int],
+    *,
+    cap: int = 20_000,
+    names: list[str] | None = None,
+    **told: Any,
+) -> str:
+    """Return a page of queries with such numbers of pairs; other figures are made up or as told."""
+    before, after = np.array(matched, np.int64), np.array(kept, np.int64)
+    ids = pa.array(range(len(matched)), pa.int32())
+    queries = names or [f"query {i}" for i in range(len(matched))]
+    listed = pa.table({"query_id": ids, "query": queries, "source": ["custom"] * len(queries)})
+    counts = Counts(before, before, after, after, after, before, before[None])
+    balance = balance_table(listed, counts, cap)
+    total = int(after.sum())
+    figures: dict[str, Any] = {
+        "title": "made",
+        "recipe_digest": "0123456789abcdef",
+        "generation": "g0",
+        "cap_per_query": cap,
+        "queries": len(queries),
+        "statuses": status_counts(balance["status"]),
+        "funnel": [Step("matched", int(before.sum())), Step("kept", total)],
+        "rounds": [],
+        "dataset": Packed(total, 1, 1000 * total) if total else Packed(0, 0, 0),
+        "pairs_kept": total,
+    }
+    lost = pa.table({"stage": ["fetch"], "reason": ["deadline"], "count": [2_206_073_194]})
+    return render(Summary(**figures | told), balance, lost)
 
 
 @pytest.fixture(scope="session")

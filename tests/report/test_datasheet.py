@@ -132,6 +132,7 @@ def test_facts_of_texts_are_of_kept_pairs(run, web):
     assert (found.archives.names, found.archives.total) == (len(archives), len(kept))
     assert found.archives.top == sorted(archives.items(), key=lambda i: (-i[1], i[0]))[: facts.TOP]
     dates = [p["found_at"] for p in kept if p["found_at"]]
+    assert found.not_dated == len(kept) - len(dates)
     assert found.captured == (min(dates).timestamp(), max(dates).timestamp())
     assert dict(found.text_from.top) == Counter(p["text_from"] for p in kept)
     assert found.languages == facts.Named([], 0, 0)
@@ -142,12 +143,13 @@ def test_facts_of_pictures_are_of_kept_pairs(run, web):
     found, kept = count(run), sorted(web.kept_by)
     assert found.pictures_measured == len(kept)
     assert found.types.top == [("image/png", len(kept))]
+    sizes = found.pictures["size as downloaded, bytes (large ones to the kB)"]
     widths = found.pictures["width as downloaded, pixels"]
     assert widths[0] == 300 + kept[0]
     assert widths[3] == 300 + statistics.median_low(kept)
     assert widths[-1] == 300 + kept[-1]
     assert found.pictures["height, pixels"] == (256,) * len(facts.SPREAD)
-    assert found.pictures["size as downloaded, bytes (to the kB)"][-1] == 1000 * kept[-1]
+    assert sizes[-1] == 1000 * kept[-1]
     alive = [p for p, outcome in web.outcome.items() if outcome == "alive"]
     times = [(_DAY + dt.timedelta(days=1000 + p)).timestamp() for p in (min(alive), max(alive))]
     assert found.fetched == tuple(times)
@@ -219,6 +221,11 @@ def test_the_sheet_tells_the_facts(run, web):
     assert "0123456789abcdef0123456789abcdef" in html
     assert "Their language was not detected." in html
     assert "of 7 registrable domains" in html
+    assert "most frequent have" not in html
+    assert f"; of {count(run).not_dated} pairs this is not known." in html
+    assert "A page with two signals counts under both." in html
+    assert "pictures without any text are not counted" in html
+    assert "number</th>" not in html
     assert "opt-out image" in html
     assert "me@example.org" not in text
     assert run.root not in text
@@ -237,8 +244,10 @@ def test_a_sheet_of_nothing(tmp_path):
     job = write_run(tmp_path, make_web(0, 5, 3, 1))
     build.run(job)
     text = sheet(RunFolder(str(tmp_path)))
-    assert "0 samples" in text
+    assert "It is empty: no pair was kept, so there are no samples and no shards." in text
     assert "None." in text
+    assert "n/a" not in text
+    assert "### Pictures" not in text
 
 
 @given(st.text(max_size=facts.TOP * 4))
@@ -298,6 +307,27 @@ def test_spreads(batches):
     if len(values):
         expected = tuple(np.quantile(values, shares, method="inverted_cdf").tolist())
     assert lengths.spread() == expected
+
+
+@given(st.lists(st.integers(0, 200_000), min_size=1))
+def test_small_sizes_are_exact(values):
+    """Sizes below 10 kB are told to the byte, larger ones to the kB."""
+    sizes = facts.Sizes()
+    sizes.add(pa.array([*values, None], pa.int64()))
+    found = sizes.spread()
+    assert found is not None
+    for told, exact in ((found[0], min(values)), (found[-1], max(values))):
+        assert told == exact if exact < facts.EXACT_BYTES else abs(told - exact) <= 500
+
+
+def test_names_that_are_left_out_are_told_of(run):
+    """Of more names than are listed, it is said what share the listed ones have."""
+    many = facts.Named([("a.example", 3), ("b.example", 1)], 5, 3)
+    found = msgspec.structs.replace(count(run), domains=many, archives=facts.Named([], 5, 1))
+    rejections = storage.read_parquet(run.report("rejections.parquet"))
+    text = datasheet.write(read_summary(run.root), found, rejections)
+    assert "of 3 registrable domains. The 2 most frequent have" in text
+    assert "found in one archive, list, shard or site. Their pages" in text
 
 
 def test_facts_are_plain(run):

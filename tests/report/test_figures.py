@@ -57,11 +57,27 @@ def test_a_plot_says_in_words_what_it_shows():
     said = str(figures.histogram(figures.bins(before, np.array([20, 10, 1])), 20))
     assert "Most queries, 2, have 1 pair before balancing." in said
     assert "The last bar before is at 512 to 1,023 pairs, the last after at 16 to 31 pairs." in said
+    said = str(figures.histogram(figures.bins(before, np.array([], np.int64)), 20))
+    assert "The last bar before is at 512 to 1,023 pairs." in said
     assert "<title>512 to 1,023 pairs: 1 query before, 0 after</title>" in said
     said = str(figures.share_plot(np.array([1000, 10, 1]), np.array([20, 20, 20]), 1))
     assert "Before balancing, half of all pairs belong to 1 query. " in said
     assert "After balancing, half of all pairs belong to 2 queries." in said
     assert "head: 1</text>" in said
+
+
+@given(before=counts, cap=st.integers(1, 10**6))
+def test_no_bar_after_balancing_passes_the_cap(before, cap):
+    """What is kept is drawn up to the cap's line; a cap of one leaves a thin bar at the axis."""
+    pairs = np.array(before)
+    plot = LexborHTMLParser(
+        str(figures.histogram(figures.bins(pairs, np.minimum(pairs, cap)), cap))
+    )
+    line = float(plot.css("line.cap")[0].attributes["x1"] or "nan")
+    for bar in plot.css("rect.bin"):
+        x, width = (float(bar.attributes[name] or "nan") for name in ("x", "width"))
+        assert width >= 3
+        assert x + width <= max(line, 44 + 3) + 0.2
 
 
 def test_nothing_kept_draws_what_was_before_only():

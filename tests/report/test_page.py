@@ -16,7 +16,7 @@ from wit_builder.report import build, page
 from wit_builder.report.folder import script_json
 from wit_builder.report.summary import Step
 
-from .conftest import HOSTILE
+from .conftest import HOSTILE, rendered
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,9 @@ def test_both_ends_have_their_tables():
         "Lost the most": [("q4", 6), ("q3", 1)],
         "Least matched": [("q3", 1), ("q5", 0)],
     }
-    assert tables[2]["note"] == "2 of the 2 with 1 matched pair"
+    assert tables[2]["note"] == "all 2 with 1 matched pair"
+    [_, _, rare] = page.end_tables(_rows([5, 2], [5, 1]), cap_per_query=10)
+    assert rare["note"] == "the only one with 2 matched pairs"
 
 
 def test_many_equally_rare_queries_are_shown_from_all_over():
@@ -92,5 +94,66 @@ def test_shares_are_of_the_step_before_in_the_same_unit():
     """Pairs are no share of pages, and a step of nothing has no share after it."""
     steps = [Step("read", 7, "pages"), Step("a", 40), Step("b", 10), Step("c", 0), Step("d", 0)]
     rows = page.funnel_rows(steps)
-    assert [r["share"] for r in rows] == ["", "", "25.0 %", "0 %", "n/a"]
+    assert [r["share"] for r in rows] == ["", "", "25.0\xa0%", "0\xa0%", "n/a"]
     assert [bool(r["bar"]) for r in rows] == [False, True, True, True, True]
+
+
+def _told(html: str) -> str:
+    """Return all that a reader sees, white space collapsed."""
+    body = LexborHTMLParser(html).body
+    assert body is not None
+    body.strip_tags(["script"])
+    return " ".join(body.text().split())
+
+
+def test_where_nothing_is_kept_there_is_no_after():
+    """A run all of whose links were dead says so, and shows and names nothing after balancing."""
+    html = rendered([50, 3, 0], [0, 0, 0], cap=20)
+    told = _told(html)
+    assert "No pair was kept, so there are no shards." in told
+    assert "This head holds 94.3 % of all matches before balancing; the rest is the tail." in told
+    assert "Nothing was kept, so there is no after." in told
+    assert "n/a" not in told
+    assert "after: kept" not in told
+    assert "there are no shards: no pair was kept" in told
+    assert "the last after" not in html
+
+
+def test_where_nothing_is_matched_one_notice_says_so():
+    """Without a match, the notice on it stands alone."""
+    told = _told(rendered([0, 0], [0, 0]))
+    assert "No text contains any of the queries" in told
+    assert "No pair was kept, so" not in told
+
+
+def test_generations_are_explained_where_there_are_several():
+    """A reader of one generation is not troubled with the word's meaning."""
+    said = "A generation, g0 and so on, is what one set of archives gave"
+    assert said not in _told(rendered([3], [3]))
+    assert said in _told(rendered([3], [3], generation="g2"))
+
+
+def test_the_page_says_what_a_cap_is_for():
+    """Who never read the paper learns why there is a cap and why a query may exceed it."""
+    told = _told(rendered([3, 1], [2, 1]))
+    assert "A cap keeps common words from crowding out rare ones." in told
+    assert "A curve that stays low until late is even." in told
+    assert "rare queries keep pairs that contain it, too" in told
+
+
+def test_one_of_a_kind_is_told_in_the_singular():
+    """One query with one match is neither "1 queries" nor "1 matche"."""
+    told = _told(rendered([1], [1]))
+    assert "1 match before, 1 after" in told
+    assert "for 1 query, at most" in told
+    assert "the only one with 1 matched pair" in told
+    assert "matche " not in told
+
+
+def test_figures_and_signs_stay_on_one_line(html):
+    """No break may fall between a share and its sign, or a size and its unit."""
+    cells = LexborHTMLParser(html).css("dd, td, strong, .share")
+    told = [cell.text() for cell in cells]
+    assert not [text for text in told if re.match(r"[\d.]+ (%|[kMGT]?B)", text)]
+    assert [text for text in told if re.match(r"[\d.]+\xa0%", text)]
+    assert [text for text in told if re.match(r"[\d.]+\xa0MB", text)]

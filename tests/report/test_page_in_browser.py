@@ -12,7 +12,7 @@ from wit_builder.report import build
 from wit_builder.text import normalise
 
 from .browser import NEEDED, column, numbers, opened
-from .conftest import HOSTILE
+from .conftest import HOSTILE, rendered
 
 pytestmark = NEEDED
 
@@ -85,6 +85,17 @@ def test_search_filters_as_one_types(page):
     page.get_by_label("Search").fill("zebra")
     expect(page.locator("#table tbody")).to_contain_text("No query fits")
     expect(page.locator("#found")).to_have_text("0 of 60 queries")
+    assert page.locator("#place").text_content() == ""
+
+
+def test_what_normalises_to_nothing_is_no_search(page):
+    """Emoji and punctuation find nothing, and the page says that it does not look for them."""
+    for typed in ("\N{DOG FACE}", "?!"):
+        page.get_by_label("Search").fill(typed)
+        said = "Nothing to search for: letters and digits count. 60 queries"
+        expect(page.locator("#found")).to_have_text(said)
+    page.get_by_label("Search").fill(" ")
+    expect(page.locator("#found")).to_have_text("60 queries")
 
 
 def test_search_takes_what_matching_takes(page):
@@ -164,7 +175,6 @@ def test_the_keyboard_is_enough(page):
     page.keyboard.press("Home")
     expect(page.locator("#status")).to_have_value("")
     page.keyboard.press("Tab")
-    page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "Query"
     page.keyboard.press("Enter")
     expect(
@@ -183,6 +193,36 @@ def test_pages_turn(page):
     expect(page.get_by_role("button", name="Next")).to_be_disabled()
     page.get_by_role("button", name="Previous").click()
     assert len(column(page, 1)) == 50
+
+
+@pytest.mark.parametrize("width", [360, 1200])
+def test_the_next_page_is_read_from_its_beginning(page, width):
+    """Turning the page brings its first row into sight, and says which rows there are."""
+    page.emulate_media(reduced_motion="reduce")
+    page.set_viewport_size({"width": width, "height": 500})
+    page.get_by_role("button", name="Next").click()
+    expect(page.locator("#table tbody tr").first).to_be_in_viewport()
+    expect(page.locator("#found")).to_be_in_viewport()
+    expect(page.get_by_role("status").filter(has_text="51 to 60")).to_have_count(1)
+
+
+def test_searching_is_told_once(page):
+    """As one types, the number found is told; the rows shown are told when they change only."""
+    page.evaluate(_COUNT_CHANGES)
+    page.get_by_label("Search").fill("query")
+    expect(page.locator("#found")).to_have_text("59 of 60 queries")
+    page.get_by_role("button", name="Next").click()
+    expect(page.locator("#place")).to_have_text("51 to 59")
+    assert page.evaluate("window.changes") == {"found": 1, "place": 1}
+
+
+_COUNT_CHANGES = """() => {
+  window.changes = { found: 0, place: 0 };
+  for (const id of ["found", "place"]) {
+    const seen = new MutationObserver((all) => { window.changes[id] += all.length; });
+    seen.observe(document.getElementById(id), { childList: true, subtree: true });
+  }
+}"""
 
 
 def test_a_hostile_query_runs_nothing(page, job):
@@ -235,3 +275,82 @@ def test_a_phone_never_scrolls_sideways(page):
         heights = "all => all.map(text => text.getBoundingClientRect().height)"
         sizes = page.locator(".plot text").evaluate_all(heights)
         assert min(sizes) >= 9
+
+
+@pytest.fixture(scope="module")
+def awkward(tmp_path_factory) -> Path:
+    """A page of long words and large numbers: a title without a break, long queries, billions."""
+    names = ["a " + "very " * 30 + "long query", "donaudampfschiff" * 9, "cat"]
+    matched = [1_500_000_000, 706_073_194, 3]
+    html = rendered(matched, [20_000, 20_000, 3], names=names, title="recipe_of_one_word" * 6)
+    place = tmp_path_factory.mktemp("awkward") / "index.html"
+    place.write_text(html)
+    return place
+
+
+@pytest.mark.parametrize("width", [320, 360, 720, 1100])
+def test_long_words_and_large_numbers_fit(browser, awkward, width):
+    """No title, query or figure sticks out of the page or of its column."""
+    with opened(browser, awkward) as page:
+        page.set_viewport_size({"width": width, "height": 800})
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.locator(".bars .figure").evaluate_all(_STICKING_OUT) == []
+
+
+_STICKING_OUT = """all => all.filter((e) => {
+  const range = document.createRange();
+  range.selectNodeContents(e);
+  const text = range.getBoundingClientRect(), cell = e.getBoundingClientRect();
+  return text.left < cell.left - 1 || text.right > cell.right + 1;
+}).map((e) => e.textContent)"""
+
+
+def test_long_queries_are_read_by_touch_and_keyboard(browser, awkward):
+    """A query that is cut is a tab stop, which shows it whole; one that fits is none."""
+    with opened(browser, awkward) as page:
+        page.set_viewport_size({"width": 360, "height": 800})
+        cells = page.locator("#table tbody .query")
+        for place in (0, 1):
+            long = cells.nth(place)
+            expect(long).to_have_attribute("tabindex", "0")
+            assert long.evaluate("e => e.scrollHeight > e.clientHeight")
+            long.focus() if place else long.click()
+            assert long.evaluate("e => e.scrollHeight <= e.clientHeight")
+        expect(cells.nth(2)).not_to_have_attribute("tabindex")
+        page.set_viewport_size({"width": 1200, "height": 800})
+        expect(cells.nth(0)).to_have_attribute("tabindex", "0")
+
+
+def test_queries_are_whole_without_script(browser, awkward):
+    """Who runs no script has no way to open a cut query, so none is cut."""
+    plain = browser.new_context(java_script_enabled=False).new_page()
+    plain.goto(awkward.as_uri())
+    box = plain.locator("#table tbody .query").first.bounding_box()
+    assert box is not None
+    assert box["height"] > 3 * 16 * 1.4
+    plain.context.close()
+
+
+def test_only_what_scrolls_is_a_tab_stop(page):
+    """Frames that hold their table whole are passed over; on a phone, wide ones are stops."""
+    frames = page.locator(".scroll[tabindex]")
+    expect(frames).to_have_count(0)
+    page.set_viewport_size({"width": 360, "height": 800})
+    for name in ("Rounds", "Queries by source", "All queries"):
+        frame = page.get_by_role("region", name=name, exact=True).last
+        expect(frame).to_have_attribute("tabindex", "0")
+    rounds = page.get_by_role("region", name="Rounds", exact=True)
+    first = rounds.locator("tbody th").first
+    before = first.bounding_box()
+    assert rounds.evaluate("e => { e.scrollLeft = 500; return e.scrollLeft }") > 0
+    assert first.bounding_box() == before  # the row's name stays in sight
+
+
+def test_a_list_of_one_query(browser, tmp_path):
+    """One is told in the singular, by the script as without it."""
+    place = tmp_path / "index.html"
+    place.write_text(rendered([1], [1]))
+    with opened(browser, place) as page:
+        expect(page.locator("#found")).to_have_text("1 query")
+        page.get_by_label("Search").fill("zebra")
+        expect(page.locator("#found")).to_have_text("0 of 1 query")

@@ -62,11 +62,60 @@ def test_rows_are_safe_to_print(root):
 def test_an_unknown_query_is_refused_with_near_ones(root):
     """The error names the query, the list, and queries that contain it."""
     with pytest.raises(
-        QueryListError, match=r"no such query: 'query 000'.*did you mean 'query 0000'"
+        QueryListError, match=r"no such query: 'query 000'.*did you mean 'query 00\d0'"
     ):
         show.tell(root, "query 000")
-    with pytest.raises(QueryListError, match="no such query: '!!!'"):
-        show.tell(root, "!!!")
+    with pytest.raises(QueryListError, match=rf"see what the list has: wit queries show {root}"):
+        show.tell(root, "something else")
+
+
+@pytest.mark.parametrize("typed", ["qeury 0000", "quary 0000", "Quer 0000", "kuery 0000"])
+def test_a_misspelt_query_is_refused_with_what_was_meant(root, typed):
+    """Letters swapped, replaced, left out or wrong at the beginning are seen through."""
+    with pytest.raises(QueryListError, match=r"did you mean 'query 0000'"):
+        show.tell(root, typed)
+
+
+@pytest.mark.parametrize("typed", ["", "  ", "!!!", "\N{DOG FACE}"])
+def test_a_query_without_letters_is_refused(root, typed):
+    """Nobody can have meant a query by that, so none is suggested."""
+    with pytest.raises(QueryListError, match=r"no letter or digit") as refused:
+        show.tell(root, typed)
+    assert "did you mean" not in str(refused.value)
+
+
+def test_before_there_is_a_query_list(tmp_path):
+    """The error is that of the list itself, and tells how to make one."""
+    said = rf"there is no query list yet .*wit queries build RECIPE --out {tmp_path}"
+    with pytest.raises(QueryListError, match=said):
+        show.tell(str(tmp_path), "query")
+
+
+def test_labels_are_short(root):
+    """However long the reason of a loss, labels leave room for the text, and reasons are told."""
+    rows = show.explain(root, "query 0000")
+    assert max(len(label) for label, _ in rows) < 40
+    reasons = {s.why for s in show.tell(root, "query 0000").samples if s.why}
+    assert reasons <= {text for label, text in rows if not label}
+
+
+def test_a_story_encodes(root):
+    """A story can be printed as JSON and comes back the same."""
+    story = show.tell(root, "query 0000", 50)
+    assert msgspec.json.decode(msgspec.json.encode(story), type=show.Story) == story
+
+
+@pytest.mark.parametrize("kind", ["matched", "kept"])
+def test_a_report_older_than_the_run_says_so(tmp_path, web, kind):
+    """A later generation, of new pairs or of all anew, makes a report one of the past."""
+    build.run(write_run(tmp_path, web))
+    assert "note" not in dict(show.explain(str(tmp_path), "query 0000"))
+    for name in ("g1", "g2"):
+        empty = (tables.MATCHED if kind == "matched" else tables.KEPT).empty_table()
+        storage.write_parquet(f"{tmp_path}/{name}/{kind}/0.parquet", empty)
+    assert dict(show.explain(str(tmp_path), "query 0000"))["note"] == (
+        f"the report is older than generation g2: wit report {tmp_path} writes it anew"
+    )
 
 
 def test_before_the_report_the_tables_tell(root, web, tmp_path):
@@ -89,6 +138,20 @@ def test_a_run_that_has_matched_only(tmp_path):
     story = show.tell(str(tmp_path), "query 0000", 2)
     assert list(story.counts) == ["matched"]
     assert (story.drawn_per_round, [s.fate for s in story.samples]) == ([], ["never asked for"] * 2)
+
+
+def test_a_run_that_has_drawn_only(tmp_path):
+    """Before any answer, nothing is said of alive pairs, and drawn ones are not asked yet."""
+    web = make_web(40, 5, 3, 1)
+    write_run(tmp_path, web)
+    for folder in ("images", "kept", "shards", "rejected"):
+        storage.remove(f"{tmp_path}/g0/{folder}")
+    story = show.tell(str(tmp_path), "query 0000", 50)
+    assert list(story.counts) == ["matched", "drawn"]
+    drawn = {p for p in web.rounds[0] if 0 in web.query_ids[p]}
+    fates = [s.fate for s in story.samples]
+    assert fates.count("drawn, not asked yet") == len(drawn)
+    assert fates.count("never asked for") == len(web.containing(0)) - len(drawn)
 
 
 def test_a_run_that_has_not_kept_yet(tmp_path):

@@ -4,21 +4,34 @@ from __future__ import annotations
 
 import pytest
 
+from wit_builder import storage
 from wit_builder.errors import StorageError
 from wit_builder.report import build
 from wit_builder.report.count import Round
 from wit_builder.report.summary import quantity, round_names, share, size, summary_rows, words
+
+from .conftest import make_web, write_run
 
 
 def test_rows_have_all_stages_and_reasons(job):
     """The funnel in order, then rounds, queries, rejections by reason, and what is on disk."""
     build.run(job)
     rows = dict(summary_rows(job.root))
-    assert list(rows)[: len(job.funnel)] == [step.label for step in job.funnel]
+    assert list(rows)[: len(job.found)] == [step.label for step in job.found]
     assert rows["pages read"] == "3,100 pages"
     assert rows["lost in match: no query"] == "900"
     assert "alive" in rows["round 1"]
     assert rows["on disk"].startswith("3 shards, ")
+
+
+def test_rows_of_a_run_that_kept_nothing(tmp_path):
+    """Nothing kept is nothing on disk, and is said to be so."""
+    job = write_run(tmp_path, make_web(0, 5, 3, 1))
+    storage.remove(f"{tmp_path}/g0/shards")
+    build.run(job)
+    rows = dict(summary_rows(str(tmp_path)))
+    assert rows["kept"] == "0 pairs"
+    assert rows["on disk"] == "nothing: no pair was kept"
 
 
 def test_a_round_says_its_generation_where_there_are_several():
@@ -43,6 +56,13 @@ def test_figures_carry_their_units():
         "0 queries",
         "1 query",
         "2,000 queries",
+    ]
+    units = ("matches", "pairs", "archives", "tar shards")
+    assert [quantity(1, unit) for unit in units] == [
+        "1 match",
+        "1 pair",
+        "1 archive",
+        "1 tar shard",
     ]
     assert [size(n) for n in (0, 999, 1000, 2.5e9)] == ["0 bytes", "999 bytes", "1.0 kB", "2.5 GB"]
     parts = [(0, 5), (5, 5), (1, 10**6), (10**6 - 1, 10**6), (1, 3), (0, 0)]

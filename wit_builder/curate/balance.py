@@ -21,7 +21,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from wit_builder.hashing import U64, binary_buffers, hash_column
+from wit_builder.curate.ranks import RUN, rank_all
+from wit_builder.hashing import U64, hash_column
 
 U8 = npt.NDArray[np.uint8]
 I32 = npt.NDArray[np.int32]
@@ -42,12 +43,6 @@ _SPREAD = 4
 
 _FEW = 4096
 """Matches of a query that are collected in any case, whatever its cap."""
-
-_P1 = np.uint64(0x9E3779B185EBCA87)
-_P2 = np.uint64(0xC2B2AE3D27D4EB4F)
-_P3 = np.uint64(0x165667B19E3779F9)
-_P4 = np.uint64(0x85EBCA77C2B2AE63)
-_P5 = np.uint64(0x27D4EB2F165667C5)
 
 
 class Pairs(NamedTuple):
@@ -144,27 +139,6 @@ def uid_words(uids: pa.ChunkedArray | pa.Array) -> U64:
 
 
 @numba.njit(cache=True, inline="always")
-def _rotate(value: np.uint64, bits: int) -> np.uint64:
-    return (value << np.uint64(bits)) | (value >> np.uint64(64 - bits))
-
-
-@numba.njit(cache=True, inline="always")
-def _mixed(word: np.uint64) -> np.uint64:
-    """Return what XXH64 makes of a word before the seed comes in: once a pair, not once a match."""
-    return _rotate(word * _P2, 31) * _P1
-
-
-@numba.njit(cache=True, inline="always")
-def _rank(seed: np.uint64, first: np.uint64, second: np.uint64) -> np.uint64:
-    """Return XXH64 of the sixteen bytes whose words were mixed (public specification)."""
-    value = _rotate((seed + _P5 + np.uint64(16)) ^ first, 27) * _P1 + _P4
-    value = _rotate(value ^ second, 27) * _P1 + _P4
-    value = (value ^ (value >> np.uint64(33))) * _P2
-    value = (value ^ (value >> np.uint64(29))) * _P3
-    return value ^ (value >> np.uint64(32))
-
-
-@numba.njit(cache=True, inline="always")
 def _big_endian(word: np.uint64) -> np.uint64:
     value = np.uint64(0)
     for k in range(8):
@@ -203,83 +177,18 @@ def _ranked(
 ) -> tuple[Ranked, Mask]:
     """Return ``ranked``; and bool [M], those and the matches with queries not to look at."""
     chosen = np.flatnonzero(slot >= 0)
-    keys: U64 = np.full((len(chosen) + 1, 2), np.iinfo(np.uint64).max)
+    keys: U64 = np.full((len(chosen) + 1, 2), np.uint64(2**64 - 1))
     keys[slot[chosen], 0] = seeds[chosen]
     if highest is not None:
         keys[:-1, 1] = highest
     row = np.where(slot < 0, len(chosen), slot).astype(np.int32)
     size = pairs.queries.size
     # what is not written to takes no memory
-    found = Ranked(*np.empty((3, size), np.int32), np.empty(size, np.uint64))
-    mask = np.empty(size, np.bool_)
+    at, owner, of = np.empty((3, size), np.int32)
+    rank, mask = np.empty(size, np.uint64), np.empty(size, np.bool_)
     use = np.ones(len(pairs), np.bool_) if use is None else use
-    count = _rank_all(pairs, use, (keys, row), found, mask)
-    return Ranked(*(column[:count] for column in found)), mask
-
-
-_BLOCK = 2048
-"""Matches that are ranked at a time: what is noted of them stays in the nearest cache."""
-
-_RUN = 8
-"""Most pairs have no more queries: so many are noted at once, without a branch."""
-
-
-@numba.njit(cache=True, nogil=True)
-def _rank_all(
-    pairs: Pairs, use: Mask, asked: tuple[U64, I32], found: Ranked, mask: Mask
-) -> np.uintp:
-    # Where a pair ends, and whether a match stays, cannot be foretold: branches on it took half of
-    # the time. Short loops without any are vectorised.
-    (uids, offsets, queries), (keys, rows) = pairs, asked
-    ats, owners, slots, ranks = found
-    first, second = np.empty(_BLOCK + _RUN, np.uint64), np.empty(_BLOCK + _RUN, np.uint64)
-    owner, used = np.empty(_BLOCK + _RUN, np.int32), np.empty(_BLOCK + _RUN, np.bool_)
-    row, stays = np.empty(_BLOCK, np.int32), np.empty(_BLOCK, np.int32)
-    seed, highest = np.empty(_BLOCK, np.uint64), np.empty(_BLOCK, np.uint64)
-    pair, count, none = 0, np.uintp(0), len(keys) - 1
-    for start in range(0, queries.size, _BLOCK):
-        size = min(_BLOCK, queries.size - start)
-        pair = _note_pairs(uids, offsets, use, pair, start, (owner, used, first, second))
-        for k in range(size):
-            row[k] = rows[np.uint32(queries[start + k])]
-            seed[k], highest[k] = keys[np.uint32(row[k]), 0], keys[np.uint32(row[k]), 1]
-        for k in range(size):
-            seed[k] = _rank(seed[k], first[k], second[k])
-        for k in range(size):
-            mask[start + k] = (seed[k] <= highest[k]) & used[k]
-        few = np.uintp(0)
-        for k in range(size):
-            stays[few] = k
-            few += np.uintp(mask[start + k] & (row[k] != none))
-        for i in range(few):
-            k, to = np.uintp(stays[i]), count + np.uintp(i)
-            ats[to], owners[to], slots[to], ranks[to] = start + k, owner[k], row[k], seed[k]
-        count += few
-    return count
-
-
-@numba.njit(cache=True, inline="always")
-def _note_pairs(
-    uids: U64, offsets: I32, use: Mask, pair: int, start: int, notes: tuple[I32, Mask, U64, U64]
-) -> int:
-    """Write the pair of each match of a block, and its mixed words; return the last pair."""
-    owner, used, first, second = notes
-    while pair < len(uids) and offsets[pair] < start + _BLOCK:
-        one, two = _mixed(uids[pair, 0]), _mixed(uids[pair, 1])
-        at = max(offsets[pair] - start, 0)
-        few = np.uintp(at)
-        for k in range(_RUN):
-            owner[few + np.uintp(k)] = pair
-        for k in range(_RUN):
-            used[few + np.uintp(k)] = use[pair]
-        for k in range(_RUN):
-            first[few + np.uintp(k)] = one
-        for k in range(_RUN):
-            second[few + np.uintp(k)] = two
-        for k in range(at + _RUN, min(offsets[pair + 1] - start, _BLOCK)):
-            owner[k], used[k], first[k], second[k] = pair, use[pair], one, two
-        pair += 1
-    return pair - (pair > 0 and offsets[pair] > start + _BLOCK)
+    count = rank_all(pairs, use, (keys, row), (at, owner, of, rank), mask)
+    return Ranked(at[:count], owner[:count], of[:count], rank[:count]), mask
 
 
 def count_ranks(matches: Ranked, search: Search, counts: I64, pairs: Mask | None = None) -> None:
@@ -510,10 +419,10 @@ def _any_where(offsets: I32, mask: Mask, found: Mask) -> None:
         start = np.uintp(offsets[pair])
         size = offsets[pair + 1] - offsets[pair]
         any_of_pair = False
-        if start + np.uintp(_RUN) <= np.uintp(mask.size):
-            for k in range(_RUN):  # without a branch where a pair ends: it cannot be foretold
+        if start + np.uintp(RUN) <= np.uintp(mask.size):
+            for k in range(RUN):  # without a branch where a pair ends: it cannot be foretold
                 any_of_pair |= mask[start + np.uintp(k)] & (k < size)
-            for k in range(_RUN, size):
+            for k in range(RUN, size):
                 any_of_pair |= mask[start + np.uintp(k)]
         else:
             for k in range(size):

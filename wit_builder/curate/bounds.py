@@ -12,8 +12,6 @@ See ``balance`` for the steps themselves.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import msgspec
 import numpy as np
 import numpy.typing as npt
@@ -88,24 +86,26 @@ BOUNDS = pa.schema(
 """See ``balance.Bounds``; queries that draw all have no row."""
 
 
-def read_bounds(urls: Sequence[str], queries: int) -> Bounds:
+def read_bounds(url: str, queries: int) -> Bounds:
     """Return the bounds of a draw.
 
     Raises:
-        StorageError: a table is missing or damaged.
+        StorageError: the table is missing or damaged.
     """
-    table = pa.concat_tables([BOUNDS.empty_table(), *(storage.read_parquet(u) for u in urls)])
+    table = storage.read_parquet(url)
     slot = slots(table["query_id"].to_numpy(), queries)
     return Bounds(slot, *(table[name].to_numpy() for name in ("rank", "high", "low", "ask")))
 
 
-class StartJob(msgspec.Struct, frozen=True):
-    """Which queries have more matches than they may draw, and where to look for their bounds.
+class CapsJob(msgspec.Struct, frozen=True):
+    """What says which queries have more matches than they may draw.
 
     Attributes:
         tally: how many matched pairs contain each query.
         kept: tallies of what earlier generations keep.
+        queries: the query list.
         cap: pairs per query.
+        out: place of the table.
     """
 
     tally: str
@@ -114,21 +114,25 @@ class StartJob(msgspec.Struct, frozen=True):
     cap: int
     out: str
 
+    def limited(self) -> tuple[npt.NDArray[np.int32], I64, I64]:
+        """Return the queries with more matches than their cap, their caps, and their matches."""
+        queries = len(storage.read_parquet(self.queries, ["query_id"]))
+        matched = read_tally([self.tally], queries)
+        caps = np.maximum(self.cap - read_tally(self.kept, queries), 0)
+        limited = np.flatnonzero(matched > caps)
+        return limited.astype(np.int32), caps[limited], matched[limited]
 
-def run_start(job: StartJob) -> Done:
+
+def run_start(job: CapsJob) -> Done:
     """Publish the first searches; counts ``limited`` queries.
 
     Raises:
         StorageError: a table is missing or damaged, or the output cannot be written.
     """
-    queries = len(storage.read_parquet(job.queries, ["query_id"]))
-    matched = read_tally([job.tally], queries)
-    caps = np.maximum(job.cap - read_tally(job.kept, queries), 0)
-    limited = np.flatnonzero(matched > caps)
-    caps, matched = caps[limited], matched[limited]
+    limited, caps, matched = job.limited()
     search = balance.first_search(caps, matched)
     nothing = np.zeros(len(limited), np.int64)
-    columns = [limited.astype(np.int32), caps, *search, caps == 0, nothing, nothing, matched]
+    columns = [limited, caps, *search, caps == 0, nothing, nothing, matched]
     table = pa.table([pa.array(c) for c in columns], schema=SEARCHES)
     return Done([storage.write_parquet(job.out, table)], {"limited": len(limited)})
 
@@ -310,6 +314,23 @@ def run_bound(job: BoundJob) -> Done:
     return Done([storage.write_parquet(job.out, bounds)], {"unknown": int(unknown.sum())})
 
 
+class JoinJob(msgspec.Struct, frozen=True):
+    """Bounds of all queries' buckets, to become one table."""
+
+    bounds: list[str]
+    out: str
+
+
+def run_join(job: JoinJob) -> Done:
+    """Publish the bounds of all queries: 36 bytes for each that has one.
+
+    Raises:
+        StorageError: a table is missing or damaged, or the output cannot be written.
+    """
+    table = pa.concat_tables(storage.read_parquet(url) for url in job.bounds).sort_by("query_id")
+    return Done([storage.write_parquet(job.out, table)], {"limited": len(table)})
+
+
 def _ask(rank: U64, unknown: I64, living: I64, asked_per_wanted: float) -> U64:
     """Return the ranks below which to ask, so that enough unknown pairs are asked for.
 
@@ -320,23 +341,7 @@ def _ask(rank: U64, unknown: I64, living: I64, asked_per_wanted: float) -> U64:
     return rank + np.minimum(more, room.astype(np.float64) * (1 - 2.0**-52)).astype(np.uint64)
 
 
-class SharesJob(msgspec.Struct, frozen=True):
-    """Tallies, to become the bounds of independent draws (MetaCLIP's).
-
-    Attributes:
-        tally: how many matched pairs contain each query.
-        kept: tallies of what earlier generations keep.
-        cap: pairs per query that are drawn on average.
-    """
-
-    tally: str
-    kept: list[str]
-    queries: str
-    cap: int
-    out: str
-
-
-def run_shares(job: SharesJob) -> Done:
+def run_shares(job: CapsJob) -> Done:
     """Publish bounds of ``cap / matches`` of all ranks; counts ``limited`` queries.
 
     Each (pair, query) is drawn with that chance (arXiv 2309.16671, algorithm 1).
@@ -344,13 +349,10 @@ def run_shares(job: SharesJob) -> Done:
     Raises:
         StorageError: a table is missing or damaged, or the output cannot be written.
     """
-    queries = len(storage.read_parquet(job.queries, ["query_id"]))
-    matched = read_tally([job.tally], queries)
-    caps = np.maximum(job.cap - read_tally(job.kept, queries), 0)
-    limited = np.flatnonzero(matched > caps)
+    limited, caps, matched = job.limited()
     # caps < matches: the quotient, rounded to 53 bits, stays below 1
-    rank = (caps[limited] / matched[limited] * 2.0**64).astype(np.uint64)
+    rank = (caps / matched * 2.0**64).astype(np.uint64)
     nothing = np.zeros(len(limited), np.uint64)
-    columns = [limited.astype(np.int32), rank, nothing, nothing, nothing]
+    columns = [limited, rank, nothing, nothing, nothing]
     table = pa.table([pa.array(c) for c in columns], schema=BOUNDS)
     return Done([storage.write_parquet(job.out, table)], {"limited": len(limited)})

@@ -31,7 +31,7 @@ class SelectJob(msgspec.Struct, frozen=True):
 
     queries: QueryList
     bucket: Bucket
-    bounds: list[str]
+    bounds: str
     out: str
 
 
@@ -71,7 +71,7 @@ class KeepJob(msgspec.Struct, frozen=True):
 
     queries: QueryList
     bucket: Bucket
-    bounds: list[str]
+    bounds: str
     kept: str
     tally: str
     rejected: str
@@ -164,7 +164,7 @@ class CountJob(msgspec.Struct, frozen=True):
 
     queries: QueryList
     bucket: Bucket
-    bounds: list[str]
+    bounds: str
 
 
 def run_count(job: CountJob) -> Done:

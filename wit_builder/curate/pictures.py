@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from wit_builder import exchange
+from wit_builder import exchange, storage
 from wit_builder.curate.balance import ALIVE, Mask, any_where, drawn
 from wit_builder.curate.bounds import read_bounds
 from wit_builder.curate.states import LOSERS, Bucket, QueryList, batches
@@ -42,14 +42,16 @@ class RivalsJob(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         bucket: the pairs and what is known of them, without losers.
-        bounds: of the draw; None where pairs compete whether drawn or not: those of an earlier
-            generation, which win.
+        bounds: of the draw; empty for pairs of earlier generations: those that these keep compete,
+            and win.
+        kept: tables of the pairs that earlier generations keep.
         look_alikes: whether pictures with equal perceptual hashes are the same.
     """
 
     queries: QueryList
     bucket: Bucket
-    bounds: list[str] | None
+    bounds: str
+    kept: list[str]
     look_alikes: bool
     buckets: int
     out: str
@@ -66,8 +68,8 @@ def run_rivals(job: RivalsJob) -> Done:
     with exchange.scattering(job.out, RIVALS, job.buckets, published) as scatterer:
         answers = exchange.gather(job.bucket.answers, job.bucket.number)
         alive = answers.filter(answers["alive"])
-        if job.bounds is not None:
-            alive = alive.filter(pa.array(_is_drawn(job, alive["uid"])))
+        compete = _is_drawn(job, alive["uid"]) if job.bounds else _is_kept(job, alive["uid"])
+        alive = alive.filter(pa.array(compete))
         rivals = _rivals(job, alive)
         scatterer.add(rivals, exchange.bucket_of(rivals["picture"], job.buckets))
     return Done(published, {"pairs": len(rivals)})
@@ -75,13 +77,21 @@ def run_rivals(job: RivalsJob) -> Done:
 
 def _is_drawn(job: RivalsJob, uids: pa.ChunkedArray) -> Mask:
     seeds = job.queries.seeds()
-    bounds = read_bounds(job.bounds or [], len(seeds))
+    bounds = read_bounds(job.bounds, len(seeds))
     mask = np.zeros(len(uids), np.bool_)
     wanted = uids.cast(pa.binary())
     for batch in batches(job.bucket, job.queries, len(seeds)):
         taken = any_where(batch.pairs, drawn(batch.pairs, batch.in_state(ALIVE), seeds, bounds))
         some = batch.rows["uid"].filter(pa.array(taken)).cast(pa.binary())
         mask |= pc.is_in(wanted, value_set=some).to_numpy()
+    return mask
+
+
+def _is_kept(job: RivalsJob, uids: pa.ChunkedArray) -> Mask:
+    mask = np.zeros(len(uids), np.bool_)
+    for url in job.kept:
+        kept = storage.read_parquet(url, ["uid"])["uid"].cast(pa.binary())
+        mask |= pc.is_in(uids.cast(pa.binary()), value_set=kept).to_numpy()
     return mask
 
 
@@ -95,7 +105,7 @@ def _rivals(job: RivalsJob, alive: pa.Table) -> pa.Table:
         sha256,
         pa.array(place),
         alive["uid"],
-        pa.repeat(job.bounds is None, size),
+        pa.repeat(not job.bounds, size),
         pa.repeat(np.int32(job.bucket.number), size),
     ]
     return pa.table(columns, schema=RIVALS)

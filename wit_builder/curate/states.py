@@ -106,7 +106,7 @@ class Known(NamedTuple):
 
 
 def known(bucket: Bucket) -> Known:
-    """Return what is known of a bucket's pairs: 17 bytes each in memory.
+    """Return what is known of a bucket's pairs: 17 bytes each, several times that meanwhile.
 
     Raises:
         StorageError: an exchange file is missing or damaged.
@@ -136,7 +136,7 @@ def _look_up(high: U64, low: U64, known: Known, states: U8) -> None:
     highs, lows, found = known
     at = 0
     for i in range(high.size):
-        if i == 0 or high[i] < high[i - 1]:
+        if i == 0 or high[i] < high[i - 1] or (high[i] == high[i - 1] and low[i] < low[i - 1]):
             at = np.searchsorted(highs, high[i])
         while at < highs.size and (
             highs[at] < high[i] or (highs[at] == high[i] and lows[at] < low[i])

@@ -22,6 +22,7 @@ import xxhash
 from wit_builder import storage
 from wit_builder.recipe import digest
 from wit_builder.sections import ImageSection
+from wit_builder.shards import tar
 from wit_builder.storage import Published
 from wit_builder.tables import IMAGES, Outcome
 
@@ -68,10 +69,11 @@ class Store:
         self._next = 0
 
     def kept(self) -> list[Part]:
-        """Return the parts that count, and remove what does not: other selections, lone tars.
+        """Return the parts that count, and remove what does not: lone tars, pairs not selected.
 
         Their rows are brought up to date: which queries a pair contains, and which draw it, may
-        have changed since; what was fetched has not.
+        have changed since; what was fetched has not. A part of which only some pairs are selected
+        now, as after lowering the cap, is cut down to these.
 
         Raises:
             StorageError: a part cannot be read.
@@ -93,17 +95,22 @@ class Store:
         return parts
 
     def _read(self, url: str, files: list[str]) -> Part | None:
-        tar = url.removesuffix(".parquet") + ".tar"
+        place = url.removesuffix(".parquet") + ".tar"
         table = storage.read_parquet(url)
-        rows = pc.index_in(table["uid"], value_set=self._selection["uid"])
         made_by = (table.schema.metadata or {}).get(_MADE_BY)
-        if tar not in files or made_by != self._made_by or rows.null_count:
+        rows = pc.index_in(table["uid"], value_set=self._selection["uid"])
+        if place not in files or made_by != self._made_by or rows.null_count == len(table):
             return None
+        whole = table
+        if rows.null_count:
+            table, rows = table.filter(rows.is_valid()).combine_chunks(), rows.drop_null()
         current = self._as_selected(table, rows)
-        if not current.equals(table):
+        if not current.equals(whole):
             storage.write_parquet(url, current)
-        number = int(storage.name_of(tar).removesuffix(".tar").rpartition("-")[2])
-        return _part(number, [_published(tar), _published(url)], table)
+        if len(table) < len(whole):
+            _cut(place, set(table["key"].to_pylist()))
+        number = int(storage.name_of(place).removesuffix(".tar").rpartition("-")[2])
+        return _part(number, [_published(place), _published(url)], table)
 
     def _as_selected(self, table: pa.Table, rows: pa.ChunkedArray) -> pa.Table:
         """Return a part's table with the values of the selection's rows where it has a column."""
@@ -156,6 +163,24 @@ def remove(parts: Iterable[Part]) -> None:
             storage.remove(file.url)
 
 
+def _cut(place: str, keys: set[str]) -> None:
+    """Leave in a part's tar only the members with some keys.
+
+    The part's table is cut before: after a kill in between, the tar has pictures that nobody asks
+    for, which is no harm.
+    """
+    with (
+        storage.open_read(place) as stream,
+        storage.publish(place) as path,
+        path.open("wb") as sink,
+    ):
+        for member in tar.walk(stream):
+            if member.name.partition(".")[0] in keys:
+                stream.seek(member.offset - tar.BLOCK)
+                sink.write(stream.read(tar.BLOCK + tar.padded(member.size)))
+        sink.write(tar.TRAILER)
+
+
 def _part(number: int, files: list[Published], table: pa.Table) -> Part:
     columns = (table[name].to_pylist() for name in ("uid", "outcome", "reason"))
     return Part(number, files, *columns)
@@ -195,8 +220,8 @@ _JSON_COLUMNS = [
 
 
 def _write_tar(path: Path, members: Iterable[tuple[str, bytes]]) -> None:
-    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as sink:
         for name, data in members:
             info = tarfile.TarInfo(name)  # its defaults: mtime 0, root, mode 0644
             info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
+            sink.addfile(info, io.BytesIO(data))

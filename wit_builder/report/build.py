@@ -12,10 +12,12 @@ from wit_builder.report import datasheet, facts, page
 from wit_builder.report.count import (
     FIGURES,
     Counts,
+    Round,
     count_kept,
     count_pairs,
     count_rejections,
     count_rounds,
+    still_deferred,
 )
 from wit_builder.report.folder import I64, RunFolder
 from wit_builder.report.summary import Packed, Step, Summary
@@ -34,7 +36,7 @@ class ReportJob(msgspec.Struct, frozen=True, kw_only=True):
         cap_per_query: the recipe's cap, in pairs.
         title: name of the data set.
         recipe_digest: digest of the resolved recipe.
-        funnel: what went through each stage, first stage first.
+        found: what went through each stage before fetching, first stage first.
         unknown_after: per round, drawn pairs that were unknown after it.
     """
 
@@ -45,7 +47,7 @@ class ReportJob(msgspec.Struct, frozen=True, kw_only=True):
     cap_per_query: int
     title: str
     recipe_digest: str
-    funnel: list[Step]
+    found: list[Step]
     unknown_after: list[int]
 
 
@@ -56,7 +58,7 @@ def run(job: ReportJob) -> Done:
 
     Raises:
         StorageError: a table or a round is missing, or is not of this query list.
-        ShardFormatError: nothing was packed.
+        ShardFormatError: pairs are kept, but nothing was packed.
     """
     folder = RunFolder(job.root, job.generation, job.since)
     _refuse_missing_rounds(folder, job.rounds)
@@ -120,7 +122,10 @@ def _lists(per_round: I64) -> pa.ListArray:
 
 
 def _summarise(job: ReportJob, folder: RunFolder, balance: pa.Table) -> Summary:
+    rounds, kept = count_rounds(folder, job.unknown_after), count_kept(folder)
     infos = [read_info(url) for url in folder.shards]
+    if kept and not infos:
+        read_info(storage.join(folder.root, folder.since, "shards"))  # says what is missing
     return Summary(
         title=job.title,
         recipe_digest=job.recipe_digest,
@@ -129,12 +134,20 @@ def _summarise(job: ReportJob, folder: RunFolder, balance: pa.Table) -> Summary:
         cap_per_query=job.cap_per_query,
         queries=len(balance),
         statuses=page.status_counts(balance["status"]),
-        funnel=job.funnel,
-        rounds=count_rounds(folder, job.unknown_after),
+        funnel=[*job.found, *_fetched(folder, rounds), Step("kept", kept)],
+        rounds=rounds,
         dataset=Packed(
             samples=sum(info.samples for info in infos),
             shards=sum(info.shards for info in infos),
             bytes=sum(info.bytes for info in infos),
         ),
-        pairs_kept=count_kept(folder),
+        pairs_kept=kept,
     )
+
+
+def _fetched(folder: RunFolder, rounds: list[Round]) -> list[Step]:
+    """Return the steps of fetching; a pair that was deferred and asked for again counts once."""
+    alive = sum(r.alive for r in rounds)
+    left = sum(len(pairs) for pairs in still_deferred(folder))
+    asked = alive + sum(r.dead for r in rounds) + left
+    return [Step("asked for", asked), Step("fetched alive", alive)]

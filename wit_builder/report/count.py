@@ -6,6 +6,7 @@ what one bucket drew and keeps.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -274,23 +275,48 @@ def count_rejections(run: RunFolder) -> pa.Table:
     twice and are passed over.
     """
     counts: Counter[tuple[str, ...]] = Counter()
-    for url in run.tables("rejected"):
+    for url in run.rejections:
         for table in _batches(url, ["stage", "reason"]):
             counts.update(_tally(table, "stage", "reason"))
     counts = Counter({key: n for key, n in counts.items() if key[0] != "fetch"})
-    for rounds in run.rounds_of_generations("images"):
-        for number, files in enumerate(rounds, 1):
-            lost = [Outcome.DEAD.value, *([Outcome.DEFERRED.value] * (number == len(rounds)))]
-            for url in files:
-                for table in _batches(url, ["outcome", "reason"]):
-                    gone = table.filter(pc.is_in(table["outcome"], pa.array(lost)))
-                    counts.update({("fetch", *k): n for k, n in _tally(gone, "reason").items()})
+    dead = (
+        table.filter(pc.equal(table["outcome"], Outcome.DEAD.value))
+        for url in (url for files in run.rounds("images") for url in files)
+        for table in _batches(url, ["outcome", "reason"])
+    )
+    for lost in itertools.chain(dead, still_deferred(run)):
+        counts.update({("fetch", *key): n for key, n in _tally(lost, "reason").items()})
     rows = sorted(counts.items(), key=lambda kv: (_place(kv[0][0]), -kv[1], kv[0][1]))
     schema = pa.schema([tables.REJECTIONS.field("stage"), tables.REJECTIONS.field("reason")])
     schema = schema.append(pa.field("count", pa.int64(), False, {"doc": "items dropped"}))
     return pa.table(
         [[k[0] for k, _ in rows], [k[1] for k, _ in rows], [n for _, n in rows]], schema=schema
     )
+
+
+def still_deferred(run: RunFolder) -> Iterator[pa.Table]:
+    """Yield ``uid`` and ``reason`` of pairs that a generation's last round deferred for good.
+
+    Those that a later generation asked for again are left out. Memory: a generation's deferred
+    pairs.
+    """
+    generations = run.rounds_of_generations("images")
+    for number, rounds in enumerate(generations):
+        left = [
+            table.filter(pc.equal(table["outcome"], Outcome.DEFERRED.value))
+            for url in (rounds[-1] if rounds else [])
+            for table in _batches(url, ["uid", "outcome", "reason"])
+        ]
+        deferred = pa.concat_tables([*left, tables.IMAGES.empty_table().select(_DEFERRED)])
+        later = [url for rounds in generations[number + 1 :] for files in rounds for url in files]
+        for url in later if len(deferred) else []:
+            for table in _batches(url, ["uid"]):
+                again = pc.is_in(deferred["uid"], value_set=table["uid"])
+                deferred = deferred.filter(pc.invert(again))
+        yield deferred
+
+
+_DEFERRED = ["uid", "outcome", "reason"]
 
 
 def _place(stage: str) -> tuple[int, str]:

@@ -132,9 +132,16 @@ def top_of(named: Named) -> int:
     return sum(n for _, n in named.top)
 
 
-def how_many(named: Named) -> str:
-    """Return how many different names there are."""
-    return "more than were counted" if named.names is None else f"{named.names:,}"
+def how_many(named: Named, unit: str) -> str:
+    """Return how many different names there are, with what they name."""
+    if named.names is None:
+        return f"more {unit} than were counted"
+    return quantity(named.names, unit)
+
+
+def all_told(named: Named) -> bool:
+    """Return whether no name was left out of the most frequent ones."""
+    return named.names == len(named.top)
 
 
 def exactness(named: Named) -> str:
@@ -152,4 +159,4 @@ def dates(times: tuple[int, int] | None) -> str:
     return f"on {first}" if first == last else f"from {first} to {last}"
 
 
-_FUNCTIONS = (table, names, top_of, how_many, exactness, dates, quantity, size, share)
+_FUNCTIONS = (table, names, top_of, how_many, all_told, exactness, dates, quantity, size, share)

@@ -46,6 +46,11 @@ _CREATIVE_COMMONS = re.compile(
 _PUBLIC = {"zero": "CC0", "mark": "Public Domain Mark", "publicdomain": "Public Domain"}
 _SETTINGS = ("match", "balance", "image", "pack")
 _KB = 1000
+EXACT_BYTES = 10_000
+"""Sizes of pictures below it are told to the byte, others to the kB."""
+
+_FIRST_KB = EXACT_BYTES - EXACT_BYTES // _KB
+"""A size of so many kB counts as this plus them: right above those that count by themselves."""
 
 Spread = tuple[int, ...]
 """Values at the shares of ``SPREAD``, by nearest rank."""
@@ -77,6 +82,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
         queries: source, status, and how many queries have both.
         pairs: how many pairs are kept.
         captured: first and last time a page was captured, seconds since 1970, if any is known.
+        not_dated: pairs of whose page that time is not known.
         fetched: first and last time a picture came alive, kept or spare; the same unit.
         text_from: which part of a page gave the text.
         languages: of the texts, as detected; ``total`` is 0 if none was.
@@ -96,6 +102,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     queries: list[tuple[str, str, int]]
     pairs: int
     captured: tuple[int, int] | None
+    not_dated: int
     fetched: tuple[int, int] | None
     text_from: Named
     languages: Named
@@ -149,23 +156,43 @@ class Lengths:
         found[: self._counts.size] += self._counts
         self._counts = found.astype(np.int64)
 
-    def spread(self, unit: int = 1) -> Spread | None:
-        """Return how the values are spread, times ``unit``; None if there were none."""
+    def spread(self) -> Spread | None:
+        """Return how the values are spread; None if there were none."""
         below = np.cumsum(self._counts)
         if not below.size or not below[-1]:
             return None
         ranks = [max(1, int(np.ceil(share * below[-1]))) for share in _SHARES]
-        return tuple(int(value) * unit for value in np.searchsorted(below, ranks))
+        return tuple(int(value) for value in np.searchsorted(below, ranks))
+
+
+class Sizes:
+    """Counts sizes in bytes: each by itself below ``EXACT_BYTES``, and to the kB from there on."""
+
+    def __init__(self) -> None:
+        self._steps = Lengths()
+
+    def add(self, values: pa.Array) -> None:
+        """Add sizes; nulls are passed over."""
+        found: I64 = values.drop_null().to_numpy().astype(np.int64)
+        steps = np.where(found < EXACT_BYTES, found, _FIRST_KB + (found + _KB // 2) // _KB)
+        self._steps.add(pa.array(steps))
+
+    def spread(self) -> Spread | None:
+        """Return how the sizes are spread, in bytes; None if there were none."""
+        steps = self._steps.spread()
+        return steps and tuple(s if s < EXACT_BYTES else (s - _FIRST_KB) * _KB for s in steps)
 
 
 class Times:
-    """The first and the last of some times, in seconds since 1970."""
+    """The first and the last of some times, in seconds since 1970, and how many are not known."""
 
     def __init__(self) -> None:
         self.range: tuple[int, int] | None = None
+        self.unknown = 0
 
     def add(self, column: pa.ChunkedArray | pa.Array) -> None:
-        """Add timestamps; nulls are passed over."""
+        """Add timestamps; nulls are those that are not known."""
+        self.unknown += column.null_count
         # parquet has no seconds: what is read back counts milliseconds
         found = pc.min_max(column.cast(pa.timestamp("s", "UTC")).cast(pa.int64())).as_py()
         if found["min"] is not None:
@@ -253,6 +280,7 @@ def _texts(run: RunFolder) -> dict[str, Any]:
         tallies["domain"].add((registrable(host), n) for host, n in _values(hosts))
     return {
         "captured": captured.range,
+        "not_dated": captured.unknown,
         "text_from": tallies["text_from"].named(),
         "languages": tallies["language"].named(),
         "licenses": tallies["license"].named(),
@@ -314,7 +342,7 @@ _PICTURE_COLUMNS = ["uid", "outcome", "fetched_at", "mime", "size_bytes", *_MEAS
 def _pictures(run: RunFolder, highs: U64, pairs: int) -> dict[str, Any]:
     """Return the facts that the image tables tell of kept pairs, or of a sample of them."""
     lengths = {name: Lengths() for name in _MEASURED}
-    sizes, types, fetched, measured = Lengths(), Tally(), Times(), 0
+    sizes, types, fetched, measured = Sizes(), Tally(), Times(), 0
     for url in [url for files in run.rounds("images") for url in files] if pairs else []:
         for batch in storage.parquet_batches(url, _PICTURE_COLUMNS):
             alive = batch.filter(pc.equal(batch["outcome"], Outcome.ALIVE.value))
@@ -322,11 +350,11 @@ def _pictures(run: RunFolder, highs: U64, pairs: int) -> dict[str, Any]:
             rows = alive.filter(pa.array(_among(beginnings(alive["uid"]), highs)))
             measured += len(rows)
             types.add(_values(rows["mime"]))
-            sizes.add(pc.divide(pc.add(rows["size_bytes"], _KB // 2), _KB))
+            sizes.add(rows["size_bytes"])
             for name, column in _MEASURED.items():
                 lengths[name].add(rows[column])
     spreads = {name: found.spread() for name, found in lengths.items()}
-    spreads["size as downloaded, bytes (to the kB)"] = sizes.spread(_KB)
+    spreads["size as downloaded, bytes (large ones to the kB)"] = sizes.spread()
     return {
         "fetched": fetched.range,
         "pictures": {name: spread for name, spread in spreads.items() if spread},

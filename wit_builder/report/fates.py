@@ -25,8 +25,16 @@ from wit_builder.tables import Outcome, Reason
 LOOKED_AT = 1 << 16
 """Pairs of a query whose fates are looked up: those of lowest uid."""
 
-NEVER, KEPT, SPARE, DEAD, DEFERRED, DROPPED = range(6)
-FATES = ("never asked for", "kept", "spare", "dead", "deferred", "dropped")
+NEVER, KEPT, SPARE, DEAD, DEFERRED, DROPPED, WAITING = range(7)
+FATES = (
+    "never asked for",
+    "kept",
+    "spare",
+    "dead",
+    "deferred",
+    "dropped",
+    "drawn, not asked yet",
+)
 
 _OUTCOMES = pa.array([Outcome.ALIVE.value, Outcome.DEAD.value, Outcome.DEFERRED.value])
 _FATE_OF_OUTCOME = np.array([SPARE, DEAD, DEFERRED], np.int8)
@@ -171,6 +179,9 @@ def look_up(run: RunFolder, fates: Fates) -> None:
     Raises:
         StorageError: a table cannot be read.
     """
+    for url in _last_drawn(run):
+        for batch in storage.parquet_batches(url, ["uid"]):
+            fates.fate[fates.positions(batch["uid"])[1]] = WAITING
     for file, url in enumerate(fates.answers):  # a later round's answer replaces an earlier one's
         for first, batch in numbered(storage.parquet_batches(url, ["uid", "outcome"])):
             rows, at = fates.positions(batch["uid"])
@@ -186,6 +197,12 @@ def look_up(run: RunFolder, fates: Fates) -> None:
             fates.fate[fates.positions(batch["uid"])[1]] = KEPT
 
 
+def _last_drawn(run: RunFolder) -> list[str]:
+    """Return the tables of the last round's draw: what all before it drew was asked for."""
+    rounds = run.rounds("selected")
+    return rounds[-1] if rounds else []
+
+
 def rejections(
     run: RunFolder, uids: pa.Array, reasons: list[Reason]
 ) -> dict[bytes, tuple[str, str | None]]:
@@ -196,7 +213,7 @@ def rejections(
     """
     found: dict[bytes, tuple[str, str | None]] = {}
     wanted = pa.array([reason.value for reason in reasons])
-    for url in run.tables("rejected") if len(uids) else []:
+    for url in run.rejections if len(uids) else []:
         for batch in _rejected(url, [reason.value for reason in reasons]):
             mask = pc.and_(
                 pc.is_in(batch["reason"], value_set=wanted), pc.is_in(batch["uid"], value_set=uids)

@@ -21,6 +21,7 @@ F64 = npt.NDArray[np.float64]
 _WIDTH, _HEIGHT = 400, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 390, 26, 256
 _LETTER_WIDTH = 6.5
+_THINNEST = 3.0
 _POINTS = 160
 """Ranks drawn per curve, evenly spaced on the logarithmic axis."""
 
@@ -86,37 +87,47 @@ def bins(before: I64, after: I64) -> list[Bin]:
 def histogram(found: list[Bin], cap_per_query: int) -> Markup:
     """Return the histogram of pairs per query, both axes logarithmic, with the cap as a line.
 
-    What there is after balancing is filled, what there was before is an outline.
+    What there is after balancing is filled and ends at the cap; what was before is an outline.
     """
     edges = [float(b.first) for b in found] + [float(found[-1].last + 1)]
     most = max(max(b.before, b.after) for b in found)
     x = log_axis(max(edges[-1], cap_per_query * 1.3), "pairs per query")
     y = log_axis(most * 1.4, "queries, in each doubling of pairs", low=0.5)
     xs = x.place(edges, _LEFT, _RIGHT)
-    marks = [_bar_of(b.after, "bin after", xs[i : i + 2], y) for i, b in enumerate(found)]
-    marks.append(_outline([b.before for b in found], xs, y))
     cap_x = float(x.place([cap_per_query], _LEFT, _RIGHT)[0])
+    marks = [_bar_of(b.after, xs[i : i + 2], cap_x, y) for i, b in enumerate(found)]
+    marks.append(_outline([b.before for b in found], xs, y))
     marks += _marker(cap_x, f"cap: {quantity(cap_per_query, 'pairs')}", _TOP + 11)
     marks += [_hint(b, xs[i : i + 2]) for i, b in enumerate(found)]
-    top = max(found, key=lambda b: b.before)
-    said = (
+    return _figure(_said(found), x, y, marks)
+
+
+def _said(found: list[Bin]) -> str:
+    top, after = max(found, key=lambda b: b.before), [b for b in found if b.after]
+    last = f", the last after at {_range(after[-1])}" if after else ""
+    return (
         f"Histogram of pairs per query. Most queries, {top.before:,}, have {_range(top)} before "
-        f"balancing. The last bar before is at {_range(found[-1])}, the last after at "
-        f"{_range(max((b for b in found if b.after), key=lambda b: b.first, default=found[0]))}."
+        f"balancing. The last bar before is at {_range(found[-1])}{last}."
     )
-    return _figure(said, x, y, marks)
 
 
 def _range(b: Bin) -> str:
     return "1 pair" if b.last == 1 else f"{b.first:,} to {b.last:,} pairs"
 
 
-def _bar_of(count: int, name: str, xs: F64, y: Axis) -> str:
+def _bar_of(count: int, xs: F64, cap_x: float, y: Axis) -> str:
+    """Return the filled bar of a bin, no further right than the cap.
+
+    Where a bin begins at the cap, its bar is a thin one that ends there.
+    """
     if not count:
         return ""
     top = float(y.place([count], _BOTTOM, _TOP)[0])
+    right = min(xs[1] - 1, cap_x)
+    left = max(min(xs[0], right - _THINNEST), _LEFT)
+    width = max(right - left, _THINNEST)
     return (
-        f'<rect class="{name}" x="{xs[0]:.1f}" y="{top:.1f}" width="{xs[1] - xs[0] - 1:.1f}" '
+        f'<rect class="bin after" x="{left:.1f}" y="{top:.1f}" width="{width:.1f}" '
         f'height="{_BOTTOM - top:.1f}"/>'
     )
 

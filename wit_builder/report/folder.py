@@ -61,6 +61,17 @@ class RunFolder(msgspec.Struct, frozen=True):
     def _tables(self, generation: str, *folders: str) -> list[str]:
         return storage.list_files(storage.join(self.root, generation, *folders), ".parquet")
 
+    @property
+    def rejections(self) -> list[str]:
+        """The tables of rejections, without what superseded generations did not keep."""
+        superseded = set(self.generations) - set(self._packed)
+        return [
+            url
+            for name in self.generations
+            for url in self._tables(name, "rejected")
+            if not (name in superseded and storage.name_of(url).startswith("keep-"))
+        ]
+
     def rounds(self, kind: str) -> list[list[str]]:
         """Return the tables of ``selected`` or ``images``, round by round, first round first."""
         return [files for rounds in self.rounds_of_generations(kind) for files in rounds]
@@ -75,15 +86,15 @@ class RunFolder(msgspec.Struct, frozen=True):
         return found
 
     @property
-    def has_shards(self) -> bool:
-        """Whether the first generation was packed."""
-        return storage.exists(storage.join(self.root, "g0", "shards", DATASET))
+    def has_kept(self) -> bool:
+        """Whether a build has come so far as to say what is kept."""
+        return bool(self._tables("g0", "kept"))
 
     @property
     def shards(self) -> list[str]:
-        """The folders of the packed data set; a later generation may add none."""
+        """The folders of the packed data set; a generation may add none."""
         folders = [storage.join(self.root, name, "shards") for name in self._packed]
-        return folders[:1] + [f for f in folders[1:] if storage.exists(storage.join(f, DATASET))]
+        return [folder for folder in folders if storage.exists(storage.join(folder, DATASET))]
 
 
 def ids_of(column: pa.ChunkedArray) -> I64:
@@ -117,15 +128,6 @@ def draw_keys(table: pa.Table, column: str) -> tuple[U64, I64]:
     ids = ids_of(pa.chunked_array([lists]))
     parents = pc.list_parent_indices(lists).to_numpy(zero_copy_only=False)
     return hash_column(table["uid"])[parents] + ids.astype(np.uint64) * _SPREAD, ids
-
-
-def rows_with(table: pa.Table, column: str, query_id: int) -> pa.Array:
-    """Return a mask of the rows whose list holds a query id."""
-    lists = table[column].combine_chunks()
-    mask = np.zeros(len(table), np.bool_)
-    hits = lists.flatten().to_numpy(zero_copy_only=False) == query_id
-    mask[pc.list_parent_indices(lists).to_numpy(zero_copy_only=False)[hits]] = True
-    return pa.array(mask)
 
 
 def script_json(value: Any) -> str:

@@ -22,15 +22,9 @@ from wit_builder.report import figures
 from wit_builder.report.count import EMPTY, FULL, STATUSES, Round
 from wit_builder.report.embed import alphabetical, embed
 from wit_builder.report.folder import I64, script_json
-from wit_builder.report.summary import (
-    Step,
-    Summary,
-    quantity,
-    round_names,
-    share,
-    size,
-    words,
-)
+from wit_builder.report.summary import Step, Summary, quantity, round_names, words
+from wit_builder.report.summary import share as breaking_share
+from wit_builder.report.summary import size as breaking_size
 from wit_builder.tables import Source
 
 END_ROWS = 8
@@ -38,6 +32,8 @@ END_ROWS = 8
 
 STATIC_ROWS = 50
 """Rows written as HTML, for readers without script; the script shows as many at a time."""
+
+NO_BREAK = "\N{NO-BREAK SPACE}"
 
 STATUS_WORDS = {
     "full": "keeps as many pairs as the cap allows",
@@ -78,6 +74,7 @@ def render(summary: Summary, balance: pa.Table, rejections: pa.Table) -> str:
         "ends": end_tables(rows, summary.cap_per_query),
         "by_source": [_source(rows, name) for name in sources],
         "rounds": _rounds(summary.rounds),
+        "several_generations": summary.generation != "g0",
         "rejections": _rejections(rejections),
         "status_words": STATUS_WORDS,
         "sources": sources,
@@ -87,6 +84,16 @@ def render(summary: Summary, balance: pa.Table, rejections: pa.Table) -> str:
         "packed": embedded.packed,
     }
     return _environment().get_template("page.html.j2").render(context)
+
+
+def share(part: float, whole: float) -> str:
+    """Return a share in per cent whose figure and sign stay on one line."""
+    return breaking_share(part, whole).replace(" ", NO_BREAK)
+
+
+def size(size_bytes: float) -> str:
+    """Return a size whose figure and unit stay on one line."""
+    return breaking_size(size_bytes).replace(" ", NO_BREAK)
 
 
 def _most(values: I64, rows: int) -> I64:
@@ -149,7 +156,7 @@ def _balance(balance: pa.Table, cap_per_query: int) -> dict[str, Any]:
         "with_match": len(before),
         "without_pair": len(before) - len(after),
         "head_before": share(matched[head].sum(), matched.sum()),
-        "head_after": share(kept[head].sum(), kept.sum()),
+        "head_after": share(kept[head].sum(), kept.sum()) if len(after) else "",
         "matches": int(matched.sum()),
         "keeps": int(kept.sum()),
     }
@@ -170,7 +177,7 @@ def end_tables(rows: pa.Table, cap_per_query: int) -> list[dict[str, Any]]:
     fewest = int(matched[matched > 0].min(initial=np.iinfo(np.int64).max))
     rare = np.flatnonzero(matched == fewest)
     spaced = np.linspace(0, max(len(rare) - 1, 0), min(END_ROWS, len(rare))).astype(np.int64)
-    of_rare = f"{len(spaced)} of the {len(rare):,} with {quantity(fewest, 'matched pairs')}"
+    of_rare = f"{_some_of(len(spaced), len(rare))} with {quantity(fewest, 'matched pairs')}"
     tables = [
         ("Most matched", "the most pairs whose text contains them", _above_zero(matched)),
         ("Lost the most", "furthest below what matches and cap allow", _above_zero(lost)),
@@ -181,6 +188,12 @@ def end_tables(rows: pa.Table, cap_per_query: int) -> list[dict[str, Any]]:
         for title, note, places in tables
         if len(places)
     ]
+
+
+def _some_of(shown: int, all_of_them: int) -> str:
+    if all_of_them == 1:
+        return "the only one"
+    return f"all {shown}" if shown == all_of_them else f"{shown} of the {all_of_them:,}"
 
 
 def _above_zero(values: I64) -> I64:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -25,10 +26,21 @@ _MEANING = {
     "drawn": "chosen for it",
     "alive": "of these, came alive",
     "kept": "it keeps",
-    "contained": "kept pairs that contain it",
+    "contained": "kept, text contains it",
 }
 _PAIR = ["text", "url", "page_url"]
-_ORDER = (fates.KEPT, fates.SPARE, fates.DEAD, fates.DEFERRED, fates.DROPPED, fates.NEVER)
+_ORDER = (
+    fates.KEPT,
+    fates.SPARE,
+    fates.DEAD,
+    fates.DEFERRED,
+    fates.DROPPED,
+    fates.WAITING,
+    fates.NEVER,
+)
+_SUGGESTED = 3
+_MISSPELT = 2
+"""Letters by which a misspelt query may be longer or shorter than the one that was meant."""
 
 
 class Sample(msgspec.Struct, frozen=True):
@@ -54,6 +66,7 @@ class Story(msgspec.Struct, frozen=True):
         counts: numbers of pairs by stage (``count.FIGURES``), of the stages that were done.
         drawn_per_round: pairs that each round asked for on its behalf.
         samples: pairs of every fate, kept ones first, lowest uid first.
+        newer: the last generation, where the report was written before it; else empty.
     """
 
     query: str
@@ -62,24 +75,30 @@ class Story(msgspec.Struct, frozen=True):
     counts: dict[str, int]
     drawn_per_round: list[int]
     samples: list[Sample]
+    newer: str = ""
 
 
 def explain(root: str, query: str, samples_per_fate: int = 3) -> list[tuple[str, str]]:
     """Return a query's story as rows of label and text, safe to print: no control characters.
 
+    A label has fewer than 40 characters; what belongs to the row above it has none.
+
     Raises:
-        QueryListError: the list has no such query.
+        QueryListError: there is no list, or it has no such query.
         StorageError: nothing was matched yet, or a table is missing or of another query list.
     """
     story = tell(root, query, samples_per_fate)
     rows = [("query", story.query), ("source", story.source), ("status", _status(story))]
+    if story.newer:
+        again = f"wit report {storage.redact(root)} writes it anew"
+        rows.append(("note", f"the report is older than generation {story.newer}: {again}"))
     rows += [(f"{k} ({_MEANING[k]})", quantity(n, "pairs")) for k, n in story.counts.items()]
     if len(story.drawn_per_round) > 1:
         rows.append(("asked for, by round", ", ".join(f"{n:,}" for n in story.drawn_per_round)))
     for sample in story.samples:
-        fate = f"{sample.fate}, {sample.why}" if sample.why else sample.fate
-        rows += [(fate, sample.text), ("", sample.url)]
+        rows += [(sample.fate, sample.text), ("", sample.url)]
         rows += [("", f"on {sample.page_url}")] if sample.page_url else []
+        rows += [("", sample.why)] if sample.why else []
     return [(printable(label), printable(text)) for label, text in rows]
 
 
@@ -103,13 +122,13 @@ def tell(root: str, query: str, samples_per_fate: int = 3) -> Story:
         samples_per_fate: at most so many pairs of each fate, lowest uid first.
 
     Raises:
-        QueryListError: the list has no such query.
+        QueryListError: there is no list, or it has no such query.
         StorageError: nothing was matched yet, or a table is missing or of another query list.
     """
     reported = storage.exists(RunFolder(root).report("summary.json"))
     run = _as_reported(root) if reported else RunFolder(root, _last_generation(root))
-    queries = storage.read_parquet(run.queries, ["query_id", "query", "source"])
-    row = _find(queries, query, run.queries)
+    queries = _list(run)
+    row = _find(queries, query, run)
     _refuse_unmatched(run)
     asked = Query(row["query_id"], len(queries))
     balance = _balance(run, asked) if reported else {}
@@ -120,7 +139,8 @@ def tell(root: str, query: str, samples_per_fate: int = 3) -> Story:
     samples = _samples(run, asked, pairs, samples_per_fate)
     _refuse_other_texts(row["query"], samples, run.queries)
     status = balance.get("status", "")
-    return Story(row["query"], row["source"], status, counts, rounds, samples)
+    newer = _newer(run) if reported else ""
+    return Story(row["query"], row["source"], status, counts, rounds, samples, newer)
 
 
 def _as_reported(root: str) -> RunFolder:
@@ -135,22 +155,54 @@ def _last_generation(root: str) -> str:
     return f"g{number}"
 
 
-def _find(queries: pa.Table, query: str, where: str) -> dict[str, Any]:
+def _newer(run: RunFolder) -> str:
+    """Return the last generation if it is after the run's, else nothing.
+
+    One that draws or packs all pairs anew has no matched pairs of its own.
+    """
+    last = int(run.generation.removeprefix("g"))
+    while any(_has(run.root, f"g{last + 1}", kind) for kind in ("matched", "kept")):
+        last += 1
+    return f"g{last}" if f"g{last}" != run.generation else ""
+
+
+def _has(root: str, generation: str, kind: str) -> bool:
+    return bool(storage.list_files(storage.join(root, generation, kind), ".parquet"))
+
+
+def _list(run: RunFolder) -> pa.Table:
+    if not storage.exists(run.queries):
+        root = storage.redact(run.root)
+        fix = f"wit queries build RECIPE --out {root}"
+        raise QueryListError("there is no query list yet", where=root, fix=fix)
+    return storage.read_parquet(run.queries, ["query_id", "query", "source"])
+
+
+def _find(queries: pa.Table, query: str, run: RunFolder) -> dict[str, Any]:
     wanted = normalise(query)
     found = queries.filter(pc.is_in(queries["query"], pa.array([query, wanted])))
     if not len(found):
-        raise QueryListError(
-            f"no such query: {wanted or query!r}",
-            where=where,
-            fix=_advice(queries["query"], wanted),
-        )
+        where, see = storage.redact(run.queries), f"wit queries show {storage.redact(run.root)}"
+        if not wanted:
+            said = f"nothing to look for: {query!r} has no letter or digit"
+            raise QueryListError(said, where=where, fix=f"name a query of the list: {see}")
+        names = ", ".join(repr(q) for q in _near(queries["query"], wanted))
+        fix = f"did you mean {names}?" if names else f"see what the list has: {see}"
+        raise QueryListError(f"no such query: {wanted!r}", where=where, fix=fix)
     return dict(found.slice(0, 1).to_pylist()[0])
 
 
-def _advice(queries: pa.ChunkedArray, wanted: str) -> str:
-    near = queries.filter(pc.match_substring(queries, wanted)) if wanted else queries
-    names = ", ".join(repr(q) for q in near.slice(0, 3).to_pylist())
-    return f"did you mean {names}?" if names else "see what the list has: wit queries show ROOT"
+def _near(queries: pa.ChunkedArray, wanted: str) -> list[str]:
+    """Return some queries that are spelt nearly so, then some that contain what is wanted."""
+    containing = queries.filter(pc.match_substring(queries, wanted)).slice(0, _SUGGESTED)
+    length = pc.utf8_length(queries)
+    least, most = len(wanted) - _MISSPELT, len(wanted) + _MISSPELT
+    alike = pc.and_(pc.greater_equal(length, least), pc.less_equal(length, most))
+    # hardly anybody misspells both ends; comparing 500,000 queries one by one would take seconds
+    ends = pc.or_(pc.starts_with(queries, wanted[0]), pc.ends_with(queries, wanted[-1]))
+    nearly = queries.filter(pc.and_(alike, ends)).to_pylist()
+    close = difflib.get_close_matches(wanted, nearly, _SUGGESTED, cutoff=0.75)
+    return list(dict.fromkeys([*close, *containing.to_pylist()]))[:_SUGGESTED]
 
 
 def _refuse_unmatched(run: RunFolder) -> None:
@@ -185,9 +237,10 @@ def _count(run: RunFolder, query: Query, counts: dict[str, int]) -> list[int]:
     rounds = [_having(urls, "drawn_by", query) for urls in run.rounds("selected")]
     kept = run.kept
     keeps = _having(kept, "kept_by", query)
+    images = [url for files in run.rounds("images") for url in files]
     if rounds:
-        images = [url for files in run.rounds("images") for url in files]
         counts["drawn"] = len(pa.chunked_array([*rounds, keeps]).unique())
+    if images:
         alive = _having(images, "drawn_by", query, alive=True)
         counts["alive"] = len(pa.chunked_array([alive, keeps]).unique())
     if kept:

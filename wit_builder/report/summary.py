@@ -51,11 +51,11 @@ def refuse_unbuilt(root: str) -> None:
     """Refuse to tell of a run that no build has come to the end of.
 
     Raises:
-        StorageError: there are no shards yet.
+        StorageError: nothing says yet what is kept.
     """
-    if not RunFolder(root).has_shards:
+    if not RunFolder(root).has_kept:
         raise StorageError(
-            "nothing to report on yet: there are no shards",
+            "nothing to report on yet: no build has come to what is kept",
             where=storage.redact(root),
             fix="build it to the end with wit build, or look at the tables of the stages so far",
         )
@@ -83,8 +83,13 @@ def summary_rows(root: str) -> list[tuple[str, str]]:
     rows += zip(round_names(told.rounds), map(_answers, told.rounds), strict=True)
     rows += [(f"queries {name}", quantity(n, "queries")) for name, n in told.statuses.items()]
     rows += [(f"lost in {r['stage']}: {words(r['reason'])}", f"{r['count']:,}") for r in rejections]
-    shards = quantity(told.dataset.shards, "shards")
-    return [*rows, ("on disk", f"{shards}, {size(told.dataset.bytes)}")]
+    return [*rows, ("on disk", _on_disk(told.dataset))]
+
+
+def _on_disk(packed: Packed) -> str:
+    if not packed.shards:
+        return "nothing: no pair was kept"
+    return f"{quantity(packed.shards, 'shards')}, {size(packed.bytes)}"
 
 
 def round_names(rounds: list[Round]) -> list[str]:
@@ -101,9 +106,13 @@ def _answers(r: Round) -> str:
 
 def quantity(count: int, unit: str) -> str:
     """Return a count with its unit, singular where it is one: ``1 query``, ``2,000 queries``."""
-    if count == 1:
-        unit = unit[:-3] + "y" if unit.endswith("ies") else unit.removesuffix("s")
-    return f"{count:,} {unit}"
+    return f"{count:,} {_singular(unit) if count == 1 else unit}"
+
+
+def _singular(unit: str) -> str:
+    if unit.endswith("ies"):
+        return unit[:-3] + "y"
+    return unit.removesuffix("es" if unit.endswith("ches") else "s")
 
 
 def size(size_bytes: float) -> str:

@@ -13,7 +13,7 @@
   const headings = [...document.querySelectorAll("#table [data-column]")];
   const columns = {};
   const orders = new Map();
-  const state = { column: "matched", falling: true, page: 0, shown: new Uint32Array(0) };
+  const state = { column: "matched", falling: true, page: 0, shown: new Uint32Array(0), idle: false };
   let text = "", starts = new Uint32Array(0);
 
   // --- unpacking -----------------------------------------------------------
@@ -96,7 +96,8 @@
   }
 
   function select() {
-    const needle = normalised(element("search").value);
+    const typed = element("search").value.trim(), needle = normalised(typed);
+    state.idle = typed !== "" && needle === "";
     const chosen = (id) => element(id).value === "" ? -1 : Number(element(id).value);
     const source = chosen("source"), status = chosen("status");
     const hit = needle ? containing(needle) : null, fit = new Uint32Array(rows);
@@ -122,9 +123,9 @@
   }
 
   function tableRow(i) {
-    const row = document.createElement("tr"), head = cell("th", query(i));
+    const row = document.createElement("tr"), head = cell("th", "");
     head.scope = "row";
-    head.title = head.textContent;
+    head.append(cell("span", query(i), "query"));
     row.append(head, ...numeric.map((name) => cell("td", number.format(columns[name][i]), "n")));
     const status = statuses[columns.status[i]], ended = document.createElement("td");
     ended.append(cell("span", "", `swatch status-${status}`), status);
@@ -140,13 +141,31 @@
     return row;
   }
 
+  // Of the elements that are cut or that scroll, and of no others, make tab stops.
+  function settle() {
+    const cut = (e) => e.className === "query" ? e.scrollHeight > e.clientHeight : e.scrollWidth > e.clientWidth;
+    const all = [...document.querySelectorAll(".query, .scroll")].filter((e) => e !== document.activeElement);
+    const stops = all.map(cut); // all are measured before any is changed: one layout, not many
+    all.forEach((e, i) => stops[i] ? e.setAttribute("tabindex", "0") : e.removeAttribute("tabindex"));
+  }
+
+  // A reader is told of what changed, and of nothing else.
+  function say(id, words) {
+    if (element(id).textContent !== words) element(id).textContent = words;
+  }
+
+  function found(total) {
+    const all = `${number.format(rows)} ${rows === 1 ? "query" : "queries"}`;
+    const said = total === rows ? all : `${number.format(total)} of ${all}`;
+    return state.idle ? `Nothing to search for: letters and digits count. ${said}` : said;
+  }
+
   function show() {
     const first = state.page * pageRows, total = state.shown.length;
     const page = [...state.shown.subarray(first, first + pageRows)];
     body.replaceChildren(...(total ? page.map(tableRow) : [nothing()]));
-    element("found").textContent = total === rows
-      ? `${number.format(rows)} queries` : `${number.format(total)} of ${number.format(rows)} queries`;
-    element("place").textContent = `${number.format(first + 1)} to ${number.format(first + page.length)}`;
+    say("found", found(total));
+    say("place", total ? `${number.format(first + 1)} to ${number.format(first + page.length)}` : "");
     element("previous").disabled = state.page === 0;
     element("next").disabled = first + pageRows >= total;
     element("pager").hidden = total <= pageRows;
@@ -154,6 +173,7 @@
       if (heading.dataset.column !== state.column) heading.removeAttribute("aria-sort");
       else heading.setAttribute("aria-sort", state.falling ? "descending" : "ascending");
     }
+    settle();
   }
 
   // --- answering the reader ------------------------------------------------
@@ -168,7 +188,7 @@
   function turn(pages) {
     state.page += pages;
     show();
-    element("table").scrollIntoView({ block: "nearest" });
+    element("found").scrollIntoView({ block: "start" }); // smoothly or not, as the style sheet says
   }
 
   function listen() {
@@ -187,6 +207,10 @@
   }
 
   async function start() {
+    document.documentElement.className = "live";
+    settle();
+    window.addEventListener("resize", settle);
+    document.addEventListener("toggle", settle, true); // what was folded away had no width
     const said = element("found"), without = said.textContent;
     if (!window.DecompressionStream) {
       said.textContent = `This browser is too old to unpack the search: it has no DecompressionStream. ${without}`;
