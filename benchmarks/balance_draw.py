@@ -44,6 +44,7 @@ from benchmarks.balance_scale import CAP, MATCHES, QUERIES, drawn_texts, publish
 from benchmarks.web_turns import Works, medians, versions
 from wit_builder import storage
 from wit_builder.curate import balance
+from wit_builder.curate.pairs import Pairs, any_where, pairs_of
 from wit_builder.curate.states import QueryList, of_list
 from wit_builder.drawing import Drawing
 from wit_builder.sections import BalanceSection
@@ -113,11 +114,11 @@ def in_numpy(query_ids: pa.ListArray, cap: int, rng: np.random.Generator) -> Mas
     return kept
 
 
-def ours(columns: Pool, queries: pa.Array, cap: int) -> tuple[balance.Pairs, Mask, Mask]:
+def ours(columns: Pool, queries: pa.Array, cap: int) -> tuple[Pairs, Mask, Mask]:
     """Return the pairs, which of their matches are drawn, and which pairs are kept."""
-    pairs = balance.pairs_of(*columns)
+    pairs = pairs_of(*columns)
     drawn = balance.draw(pairs, balance.query_seeds(queries, SEED), cap)
-    return pairs, drawn, balance.any_where(pairs, drawn)
+    return pairs, drawn, any_where(pairs, drawn)
 
 
 def compare(matches: int, repeats: int) -> None:

@@ -28,6 +28,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from wit_builder.curate import balance
+from wit_builder.curate.pairs import Pairs, any_where
 
 I32 = npt.NDArray[np.int32]
 I64 = npt.NDArray[np.int64]
@@ -209,14 +210,14 @@ def print_drawn(share: float, leaning: float) -> None:
     size, matches = len(texts.offsets) - 1, len(texts.queries)
     print(f"\n{size:,} pairs, {matches:,} matches, cap {cap}, leaning {leaning:.2f}")
     uids = np.random.default_rng(4).integers(0, 1 << 63, (size, 2)).astype("<u8")
-    pairs = balance.Pairs(uids, texts.offsets.astype(np.int32), texts.queries)
+    pairs = Pairs(uids, texts.offsets.astype(np.int32), texts.queries)
     seeds = balance.query_seeds(pa.array([f"query {i}" for i in range(QUERIES)]), 5)
     masks = {
         "exact": balance.draw(pairs, seeds, cap),
         "bernoulli": _shares(pairs, seeds, cap, found),
     }
     for method, mask in masks.items():
-        kept = np.count_nonzero(balance.any_where(pairs, mask))
+        kept = np.count_nonzero(any_where(pairs, mask))
         draws = np.bincount(texts.queries[mask], minlength=QUERIES)
         more = np.abs(draws - np.minimum(found, cap)).max()
         print(
@@ -226,7 +227,7 @@ def print_drawn(share: float, leaning: float) -> None:
     print(f"  expected from the counts: {expected(texts, found.astype(float), cap).pairs:.2%}")
 
 
-def _shares(pairs: balance.Pairs, seeds: U64, cap: int, counts: I64) -> balance.Mask:
+def _shares(pairs: Pairs, seeds: U64, cap: int, counts: I64) -> balance.Mask:
     """Return which matches independent draws take: those that rank below cap / matches."""
     limited = np.flatnonzero(counts > cap)
     slot = balance.slots(limited, len(counts))

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 
 from tests.worlds import SEED, World, worlds
 from wit_builder.curate import balance
-from wit_builder.curate.balance import Bounds, draw, drawn, ids_where, pairs_of, query_seeds
+from wit_builder.curate.balance import Bounds, draw, drawn, query_seeds
+from wit_builder.curate.pairs import Pairs, ids_where, pairs_of, uid_words
 from wit_builder.curate.states import Known
 
 
-def columns(world: World, uids: list[bytes]) -> balance.Pairs:
+def columns(world: World, uids: list[bytes]) -> Pairs:
     lists = pa.array([world.pairs[uid] for uid in uids], pa.list_(pa.int32()))
     return pairs_of(pa.array(uids, pa.binary(16)), lists)
 
@@ -80,7 +81,7 @@ def test_pairs_of_one_rank_go_by_their_uids() -> None:
 def test_states_are_found_in_any_order(uids: list[bytes], shuffler: random.Random) -> None:
     """A pair has the state that is known of it, whether uids come in order or not."""
     some = sorted(uids[::2])
-    words = balance.uid_words(pa.array(some, pa.binary(16))).byteswap()
+    words = uid_words(pa.array(some, pa.binary(16))).byteswap()
     state = np.arange(len(some)) % 2 + 1
     known = Known(words[:, 0].copy(), words[:, 1].copy(), state.astype(np.uint8))
     asked = list(uids)
@@ -88,3 +89,11 @@ def test_states_are_found_in_any_order(uids: list[bytes], shuffler: random.Rando
     wanted = dict(zip(some, state.tolist(), strict=True))
     found = known.of(pa.array(asked, pa.binary(16))).tolist()
     assert found == [wanted.get(uid, balance.UNKNOWN) for uid in asked]
+
+
+def test_a_query_without_a_seed_is_refused() -> None:
+    """Matches of another query list are found out before any memory beyond it is read."""
+    uid = bytes(16)
+    pairs = columns(World(["q0"], {uid: [3]}, {}), [uid])
+    with pytest.raises(IndexError, match="query ids from 3 to 3 in a list of 2"):
+        draw(pairs, query_seeds(pa.array(["a", "b"]), 0), 1)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tests.worlds import SEED
 from wit_builder.curate import balance
+from wit_builder.curate.pairs import any_where, pairs_of
 from wit_builder.curate.ranks import BLOCK, RUN
 
 QUERIES = 7
@@ -40,7 +41,7 @@ def test_ranks_of_all_matches(lengths, asked, share, shuffler):
     slot = balance.slots(np.array(sorted(asked), np.int64), QUERIES)
     most = min(int((1.0 if share is None else share) * 2**64), 2**64 - 1)
     highest = None if share is None else np.full(len(asked), np.uint64(most))
-    pairs = balance.pairs_of(pa.array(uids, pa.binary(16)), pa.array(lists, pa.list_(pa.int32())))
+    pairs = pairs_of(pa.array(uids, pa.binary(16)), pa.array(lists, pa.list_(pa.int32())))
 
     found = balance.ranked(pairs, use, seeds, slot, highest)
     flat = [(pair, query) for pair, ids in enumerate(lists) for query in ids]
@@ -61,9 +62,9 @@ def test_pairs_with_any_match(lists, before):
     values = [None] * before + [[0] * len(flags) for flags in lists]
     column = pa.array([v or [] for v in values], pa.list_(pa.int32())).slice(before)
     uids = pa.array([bytes(16)] * len(lists), pa.binary(16))
-    pairs = balance.pairs_of(uids, column)
+    pairs = pairs_of(uids, column)
     mask = np.array([flag for flags in lists for flag in flags], np.bool_)
-    assert balance.any_where(pairs, mask).tolist() == [any(flags) for flags in lists]
+    assert any_where(pairs, mask).tolist() == [any(flags) for flags in lists]
 
 
 @pytest.mark.parametrize("before", [0, 2])
@@ -71,7 +72,7 @@ def test_a_slice_has_its_own_uids_and_queries(before):
     """Arrow's slices keep the whole column's buffers."""
     uids = pa.array([bytes([i]) * 16 for i in range(4)], pa.binary(16)).slice(before)
     lists = pa.array([[i, i + 1] for i in range(4)], pa.list_(pa.int32())).slice(before)
-    pairs = balance.pairs_of(uids, lists)
+    pairs = pairs_of(uids, lists)
     assert pairs.words.astype("<u8").tobytes() == b"".join(uids.to_pylist())
     assert pairs.offsets.tolist() == list(range(0, 2 * len(uids) + 1, 2))
     assert pairs.queries.tolist() == [q for ids in lists.to_pylist() for q in ids]

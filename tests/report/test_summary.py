@@ -50,6 +50,14 @@ def test_no_report_yet_is_an_error_that_names_the_file(tmp_path):
         summary_rows(str(tmp_path))
 
 
+@pytest.mark.parametrize("content", [b"{}", b"cut sho"])
+def test_a_report_of_another_version_is_refused_by_name(tmp_path, content):
+    """A summary that lacks what this version tells, or is torn, says how to write it anew."""
+    storage.publish_bytes(f"{tmp_path}/report/summary.json", content)
+    with pytest.raises(StorageError, match=r"not a summary.*summary\.json.*wit report"):
+        summary_rows(str(tmp_path))
+
+
 def test_figures_carry_their_units():
     """Counts agree with their unit, sizes are decimal, shares are exact at their ends."""
     assert [quantity(n, "queries") for n in (0, 1, 2000)] == [

@@ -28,9 +28,9 @@ from wit_builder.curate.balance import (
     Bounds,
     Collected,
     Search,
-    any_where,
     slots,
 )
+from wit_builder.curate.pairs import any_where
 from wit_builder.curate.states import Bucket, QueryList, batches
 from wit_builder.curate.tally import read_tally
 from wit_builder.hashing import U64

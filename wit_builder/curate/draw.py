@@ -15,8 +15,9 @@ import pyarrow.compute as pc
 
 from wit_builder import exchange, storage
 from wit_builder.curate import balance
-from wit_builder.curate.balance import ALIVE, UNKNOWN, any_where, drawn, ids_where
+from wit_builder.curate.balance import ALIVE, UNKNOWN, drawn
 from wit_builder.curate.bounds import read_bounds
+from wit_builder.curate.pairs import any_where, ids_where
 from wit_builder.curate.states import Bucket, QueryList, batches
 from wit_builder.curate.tally import read_tally, tallied
 from wit_builder.storage import Published

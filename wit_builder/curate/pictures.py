@@ -17,8 +17,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from wit_builder import exchange, storage
-from wit_builder.curate.balance import ALIVE, Mask, any_where, drawn
+from wit_builder.curate.balance import ALIVE, Mask, drawn
 from wit_builder.curate.bounds import read_bounds
+from wit_builder.curate.pairs import any_where
 from wit_builder.curate.states import LOSERS, Bucket, QueryList, batches
 from wit_builder.hashing import hash_column, label_seed
 from wit_builder.storage import Published

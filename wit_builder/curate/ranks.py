@@ -57,7 +57,7 @@ def rank_all(
     """Rank all matches, and return how many were found.
 
     Args:
-        pairs: ``balance.Pairs``.
+        pairs: ``pairs.Pairs``.
         use: bool [P], which pairs.
         asked: uint64 [L + 1, 2], of every row its query's seed and the highest rank that is low
             enough; the last is of all queries that are not asked for. And int32 [Q], their rows.

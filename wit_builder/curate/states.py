@@ -24,11 +24,9 @@ from wit_builder.curate.balance import (
     U8,
     UNKNOWN,
     Mask,
-    Pairs,
-    pairs_of,
     query_seeds,
-    uid_words,
 )
+from wit_builder.curate.pairs import Pairs, pairs_of, uid_words
 from wit_builder.errors import StorageError
 from wit_builder.hashing import U64
 from wit_builder.storage import Published

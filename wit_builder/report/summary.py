@@ -65,10 +65,17 @@ def read_summary(root: str) -> Summary:
     """Return the figures that the last report of a run wrote.
 
     Raises:
-        StorageError: there is no report yet.
+        StorageError: there is no report yet, or it is of another version.
     """
-    data = storage.read_bytes(RunFolder(root).report("summary.json"))
-    return msgspec.json.decode(data, type=Summary)
+    place = RunFolder(root).report("summary.json")
+    try:
+        return msgspec.json.decode(storage.read_bytes(place), type=Summary)
+    except msgspec.DecodeError as error:
+        raise StorageError(
+            f"not a summary that this version reads: {error}",
+            where=storage.redact(place),
+            fix=f"write the report anew with wit report {storage.redact(root)}",
+        ) from error
 
 
 def summary_rows(root: str) -> list[tuple[str, str]]:
