@@ -137,7 +137,9 @@ def test_a_malformed_word_count_is_refused_with_its_line(flaw):
 
 
 @pytest.mark.parametrize(
-    "packed", [b"no gzip", gzip.compress(b"\xff;20"), gzip.compress(b"a")[:-3]]
+    "packed",
+    [b"no gzip", gzip.compress(b"\xff;20"), gzip.compress(b"a")[:-3]],
+    ids=["no gzip", "not UTF-8", "cut short"],  # the bytes have the time in them
 )
 def test_word_counts_that_cannot_be_unpacked_are_refused(packed):
     """No gzip, cut short, or not UTF-8: one line, not a traceback."""
