@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -219,6 +220,11 @@ def test_show_and_queries_show_tell_of_a_query(small_web: SmallWeb, tmp_path: Pa
         assert done.returncode == 0, done.stderr
         assert "drawing" in done.stdout
     assert cli.status(["queries", "show", root]) == 0
+    told = subprocess.run(
+        [sys.executable, "-m", "wit_builder", "show", root, "Drawing!", "--json"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert json.loads(told.stdout)["query"] == "drawing"
     assert cli.status(["report", root, "--json"]) == 0
     assert cli.status(["show", root, "no such query at all"]) == 1
     assert storage.exists(storage.join(root, "report", "index.html"))

@@ -347,11 +347,20 @@ def report(
 
 
 @app.command(group=_LOOK)
-def show(root: Root, query: str, /) -> None:
+def show(
+    root: Root,
+    query: Annotated[str, Parameter(help="In any spelling; quote it if it has spaces.")],
+    /,
+    *,
+    as_json: AsJson = False,
+) -> None:
     """Show one query: its counts at every stage, and sample pairs with what became of them."""
     from wit_builder.report import show as showing
 
-    _print_rows(showing.explain(root, query))
+    if as_json:
+        print(msgspec.json.encode(showing.tell(root, query)).decode())
+    else:
+        _print_rows(showing.explain(root, query))
 
 
 @app.command(group=_LOOK)

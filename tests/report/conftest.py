@@ -241,9 +241,9 @@ def job(web: Web, tmp_path_factory: pytest.TempPathFactory) -> ReportJob:
     return write_run(tmp_path_factory.mktemp("run"), web)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """The system's Chromium, headless."""
+    """The system's Chromium, headless; closed before tests of others, which run event loops."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield browser
