@@ -267,14 +267,14 @@ class Drawing:
         while is_open:
             counted = self._steps(f"steps-{name}-{tried}", buckets, left, final=final)
             left = self._narrow(f"narrow-{name}-{tried}", left, counted)
-            unlimited += left.counts["unlimited"]
-            is_open, tried = left.counts["open"] > 0, tried + 1
-        unlimited += sum(marker.counts["unlimited"] for marker in counted)
+            unlimited += left.counts["pairs:unlimited"]
+            is_open, tried = left.counts["queries:open"] > 0, tried + 1
+        unlimited += sum(marker.counts["pairs:unlimited"] for marker in counted)
         collected = self._collect(f"collect-{name}", buckets, left, final=final)
         found = self._bound(f"bound-{name}", left, collected, self._asked_per_wanted(losers))
         job = bounds.JoinJob(self._urls(found), self._place(f"bounds-{name}", "all.parquet"))
         stage = Stage(f"bounds-{name}", bounds.run_join, [Unit("all", together(found), job)])
-        unknown = unlimited + sum(marker.counts["unknown"] for marker in found)
+        unknown = unlimited + sum(marker.counts["matches:unknown"] for marker in found)
         return Draw(self.stages.do_one(stage), losers, unknown)
 
     def _steps(

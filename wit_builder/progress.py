@@ -170,7 +170,7 @@ def line(step: str, seconds: float, counts: dict[str, int]) -> str:
 
 
 def phrase(counts: dict[str, int]) -> str:
-    """Return totals in words; reasons of rejections are left to the report."""
+    """Return totals in words, but those with a colon in their names and reasons of rejections."""
     shown = [(k, v) for k, v in counts.items() if ":" not in k and k not in _REASONS]
     return ", ".join(f"{value:,} {_words(key, value)}" for key, value in shown)
 

@@ -38,7 +38,8 @@ class Stages:
         Raises:
             UnitsFailedError: units failed after their retries.
         """
-        step = f"{self._step or stage.name} of {self.name}" if self.name != "g0" else self._step
+        later = self.name.startswith("g") and self.name != "g0"
+        step = f"{self._step or stage.name} of {self.name}" if later else self._step
         markers = self.run.do(replace(stage, step=step), self.name)
         self.markers += markers
         self.used.add(stage.name)

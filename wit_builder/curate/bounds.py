@@ -124,7 +124,7 @@ class CapsJob(msgspec.Struct, frozen=True):
 
 
 def run_start(job: CapsJob) -> Done:
-    """Publish the first searches; counts ``limited`` queries.
+    """Publish the first searches; counts ``queries:limited``.
 
     Raises:
         StorageError: a table is missing or damaged, or the output cannot be written.
@@ -134,7 +134,7 @@ def run_start(job: CapsJob) -> Done:
     nothing = np.zeros(len(limited), np.int64)
     columns = [limited, caps, *search, caps == 0, nothing, nothing, matched]
     table = pa.table([pa.array(c) for c in columns], schema=SEARCHES)
-    return Done([storage.write_parquet(job.out, table)], {"limited": len(limited)})
+    return Done([storage.write_parquet(job.out, table)], {"queries:limited": len(limited)})
 
 
 class StepsJob(msgspec.Struct, frozen=True):
@@ -155,7 +155,7 @@ class StepsJob(msgspec.Struct, frozen=True):
 def run_steps(job: StepsJob) -> Done:
     """Publish the bucket's matches by step of rank.
 
-    Counts ``unlimited``: unknown pairs that a query without a limit draws.
+    Counts ``pairs:unlimited``: unknown pairs that a query without a limit draws.
 
     Raises:
         StorageError: a table is missing, damaged, or of another query list, or the output cannot be
@@ -177,7 +177,7 @@ def run_steps(job: StepsJob) -> Done:
     some = living.any(axis=1)
     columns = [table["query_id"].filter(pa.array(some)), _rows(living[some]), _rows(unknown[some])]
     done = storage.write_parquet(job.out, pa.table(columns, schema=COUNTS))
-    return Done([done], {"unlimited": unlimited})
+    return Done([done], {"pairs:unlimited": unlimited})
 
 
 def _read_searches(url: str) -> tuple[pa.Table, Search]:
@@ -200,7 +200,7 @@ class NarrowJob(msgspec.Struct, frozen=True):
 def run_narrow(job: NarrowJob) -> Done:
     """Publish in which step each bound is; queries that have no more than their cap leave.
 
-    Counts ``open``: queries whose bound must be looked for further.
+    Counts ``queries:open``: those whose bound must be looked for further.
 
     Raises:
         StorageError: a table is missing or damaged, or the output cannot be written.
@@ -226,7 +226,7 @@ def run_narrow(job: NarrowJob) -> Done:
     ]  # fmt: skip
     done = storage.write_parquet(job.out, pa.table(columns, schema=SEARCHES))
     is_open = ~found.is_found & (caps > 0)
-    return Done([done], {"open": int(np.count_nonzero(is_open)), "unlimited": left})
+    return Done([done], {"queries:open": int(np.count_nonzero(is_open)), "pairs:unlimited": left})
 
 
 def _length(ids: pa.ChunkedArray) -> int:
@@ -286,7 +286,7 @@ class BoundJob(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def run_bound(job: BoundJob) -> Done:
-    """Publish the bounds of the queries; counts ``unknown`` matches in their draws.
+    """Publish the bounds of the queries; counts ``matches:unknown`` in their draws.
 
     Raises:
         StorageError: a file is missing or damaged, or the output cannot be written.
@@ -311,7 +311,7 @@ def run_bound(job: BoundJob) -> Done:
         pa.table(columns, schema=BOUNDS),
         pa.table([full["query_id"], *[nothing] * 4], schema=BOUNDS),
     ]).sort_by("query_id")  # fmt: skip
-    return Done([storage.write_parquet(job.out, bounds)], {"unknown": int(unknown.sum())})
+    return Done([storage.write_parquet(job.out, bounds)], {"matches:unknown": int(unknown.sum())})
 
 
 class JoinJob(msgspec.Struct, frozen=True):
@@ -328,7 +328,7 @@ def run_join(job: JoinJob) -> Done:
         StorageError: a table is missing or damaged, or the output cannot be written.
     """
     table = pa.concat_tables(storage.read_parquet(url) for url in job.bounds).sort_by("query_id")
-    return Done([storage.write_parquet(job.out, table)], {"limited": len(table)})
+    return Done([storage.write_parquet(job.out, table)], {"queries:limited": len(table)})
 
 
 def _ask(rank: U64, unknown: I64, living: I64, asked_per_wanted: float) -> U64:
@@ -342,7 +342,7 @@ def _ask(rank: U64, unknown: I64, living: I64, asked_per_wanted: float) -> U64:
 
 
 def run_shares(job: CapsJob) -> Done:
-    """Publish bounds of ``cap / matches`` of all ranks; counts ``limited`` queries.
+    """Publish bounds of ``cap / matches`` of all ranks; counts ``queries:limited``.
 
     Each (pair, query) is drawn with that chance (arXiv 2309.16671, algorithm 1).
 
@@ -355,4 +355,4 @@ def run_shares(job: CapsJob) -> Done:
     nothing = np.zeros(len(limited), np.uint64)
     columns = [limited, rank, nothing, nothing, nothing]
     table = pa.table([pa.array(c) for c in columns], schema=BOUNDS)
-    return Done([storage.write_parquet(job.out, table)], {"limited": len(limited)})
+    return Done([storage.write_parquet(job.out, table)], {"queries:limited": len(limited)})
