@@ -12,6 +12,7 @@ import gzip
 import io
 import struct
 import threading
+import time
 import zlib
 from collections.abc import Awaitable, Callable
 from typing import Self
@@ -58,6 +59,18 @@ def picture_reply(body: bytes, **headers: str) -> Reply:
 
 def redirect(to: str, status: int = 302) -> Reply:
     return status, {"Location": to}, b""
+
+
+def unless_known(page: Page, asked: dict[str, str]) -> Page:
+    """Return a 304 where the request says that it knows the page; its header values are lower."""
+    if callable(page):
+        return page
+    status, headers, _ = page
+    for condition, told in (("if-none-match", "ETag"), ("if-modified-since", "Last-Modified")):
+        if condition in asked and told in headers:
+            same = asked[condition] == headers[told].lower()
+            return (304, headers, b"") if same and status == 200 else page
+    return page
 
 
 async def never_ending(writer: asyncio.StreamWriter) -> None:
@@ -108,7 +121,8 @@ class MockWeb:
 
     ``pages`` maps a path, or ``host/path``, to what it answers; ``then`` to a list of answers to
     give first. ``log`` has every (host, path) asked for, ``agents`` every user agent seen,
-    ``connections`` how many there were.
+    ``headers`` those of every request, ``connections`` how many there were, ``at`` when each
+    request of ``log`` came, by ``time.monotonic``.
     """
 
     def __init__(self) -> None:
@@ -116,9 +130,12 @@ class MockWeb:
         self.then: dict[str, list[Page]] = {}
         self.log: list[tuple[str, str]] = []
         self.agents: set[str] = set()
+        self.headers: list[dict[str, str]] = []
+        self.at: list[float] = []
         self.connections = 0
         self.port = 0
         self._loop = asyncio.new_event_loop()
+        self._serving: set[object] = set()  # asyncio itself holds tasks only weakly
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -162,6 +179,7 @@ class MockWeb:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        self._serving.add(asyncio.current_task())
         try:
             while request := await reader.readuntil(b"\r\n\r\n"):
                 page = self._page(request.decode())
@@ -179,6 +197,7 @@ class MockWeb:
             pass
         finally:
             writer.close()
+            self._serving.discard(asyncio.current_task())
 
     def _page(self, request: str) -> Page:
         first, *lines = request.split("\r\n")
@@ -186,10 +205,12 @@ class MockWeb:
         headers = dict(line.lower().split(": ", 1) for line in lines if ": " in line)
         host = headers["host"]
         self.log.append((host, path))
+        self.at.append(time.monotonic())
+        self.headers.append(headers)
         self.agents.add(headers.get("user-agent", ""))
         for name in (host + path, path):
             if self.then.get(name):
-                return self.then[name].pop(0)
+                return unless_known(self.then[name].pop(0), headers)
             if name in self.pages:
-                return self.pages[name]
+                return unless_known(self.pages[name], headers)
         return 404, {}, b"nothing here"

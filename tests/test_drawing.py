@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tests.worlds import SEED, Loop, World, exchanged, worlds
 from wit_builder import storage
-from wit_builder.curate.states import AnswersJob, run_answers
+from wit_builder.curate.states import REMOVED_KEY, AnswersJob, run_answers
 from wit_builder.curate.tally import tallied
 from wit_builder.drawing import Taken
 from wit_builder.errors import UnitsFailedError
@@ -51,6 +51,31 @@ def test_the_loop_keeps_what_the_definition_says(
     assert loop.run() == world.kept([cap] * len(world.queries))
     again = sum(map(len, loop.asked)) - len(set().union(*loop.asked))
     assert again <= len(late)
+
+
+@settings(max_examples=15, deadline=None)
+@given(worlds(), st.integers(1, 5), over_draws, shufflers)
+def test_removed_pairs_are_dead_and_not_asked_for(
+    tmp_path_factory: pytest.TempPathFactory,
+    world: World,
+    cap: int,
+    over_draw: float,
+    shuffler: random.Random,
+) -> None:
+    """A matched table lists them; what is kept is as if their links had been dead all along."""
+    uids = shuffled(world, shuffler)
+    removed = set(uids[: shuffler.randint(0, len(uids))])
+    balance = BalanceSection(cap_per_query=cap, rounds=50, over_draw=over_draw)
+    loop = Loop(tmp_path_factory.mktemp("loop"), world, balance, uids, shuffler.randint(1, 3))
+    drawing = loop.drawing
+    for url in [url for tables in drawing.matched for url, _ in tables]:
+        table = storage.read_parquet(url)
+        mine = b"".join(uid for uid in table["uid"].to_pylist() if uid in removed).hex()
+        metadata = {**table.schema.metadata, REMOVED_KEY: mine.encode()}
+        storage.write_parquet(url, table.replace_schema_metadata(metadata))
+    gone = replace(world, found={u: None if u in removed else f for u, f in world.found.items()})
+    assert loop.run(drawing) == gone.kept([cap] * len(world.queries))
+    assert not removed & set().union(*loop.asked)
 
 
 @settings(max_examples=15, deadline=None)

@@ -11,10 +11,11 @@ from msgspec.structs import replace
 
 from tests.small_web import CAP, SmallWeb, shards_of
 from wit_builder import generations, pipeline, recipe, storage, units
+from wit_builder.crawl import site
 from wit_builder.crawl.candidates import Output, Piece
 from wit_builder.errors import RecipeError, StorageError
 from wit_builder.report.summary import read_summary
-from wit_builder.sections import Recipe, TablesSource
+from wit_builder.sections import FetchSection, Recipe, SiteSource, TablesSource
 from wit_builder.shards.verify import verify
 
 
@@ -39,6 +40,25 @@ def test_later_archives_make_the_next_generation(tmp_path: Path) -> None:
     assert of_run(tmp_path, "edabc", "g0") == [["a", "b", "c"], ["d", "e"]]
     assert of_run(tmp_path, "edabcf", "g0 g1") == [["a", "b", "c"], ["d", "e"], ["f"]]
     assert of_run(tmp_path, "fedcba", "g0 g1 g2") == [["a", "b", "c"], ["d", "e"], ["f"]]
+
+
+def test_a_later_visit_makes_the_next_generation(tmp_path: Path) -> None:
+    """Before there are shards it takes the place of the visit before; of new ones the last is."""
+
+    def visits(root: Path, visit: int, packed: str = "") -> list[list[str | None]]:
+        source = SiteSource(seeds=["http://a.test/"], visit=visit)
+        found = [piece("x"), *site.pieces(source, FetchSection(), 1, {})]
+        return names(generations.of_run(str(root), found, lambda g: g in packed.split()))
+
+    one, two, three, four = "a.test", "a.test, visit 2", "a.test, visit 3", "a.test, visit 4"
+    assert visits(tmp_path / "at once", 3) == [["x", three]]
+    assert visits(tmp_path, 1) == [["x", one]]
+    assert visits(tmp_path, 2) == [["x", two]]
+    assert visits(tmp_path, 3, "g0") == [["x", two], [three]]
+    assert visits(tmp_path, 4, "g0") == [["x", two], [four]]
+    assert visits(tmp_path, 4, "g0 g1") == [["x", two], [four]]
+    with pytest.raises(RecipeError, match="g1 has shards already"):
+        visits(tmp_path, 3, "g0 g1")
 
 
 def test_archives_that_the_recipe_drops_leave_their_place(tmp_path: Path) -> None:
@@ -265,5 +285,7 @@ def test_superseded_shards_may_be_removed(small_web: SmallWeb, tmp_path: Path) -
 def test_output_places() -> None:
     """A unit's candidates and rejections lie in its generation's folder."""
     assert Output.of("ROOT/g1", "wat-00000") == Output(
-        "ROOT/g1/candidates/wat-00000.arrow", "ROOT/g1/rejected/crawl-wat-00000.parquet"
+        "ROOT/g1/candidates/wat-00000.arrow",
+        "ROOT/g1/rejected/crawl-wat-00000.parquet",
+        "ROOT",
     )

@@ -54,6 +54,20 @@ def run(request: pytest.FixtureRequest, tmp_path: Path):
     runner.close()
 
 
+def test_a_rewritten_output_is_not_made_anew(tmp_path: Path) -> None:
+    """A marker that says so vouches for the file whatever its size, but not for its absence."""
+    run = Run(str(tmp_path))
+    identities = [marker.identity for marker in run.do(stage(tmp_path))]
+    units.note_rewritten(str(tmp_path), [f"{tmp_path}/out/2", f"{tmp_path}/elsewhere"])
+    storage.publish_bytes(f"{tmp_path}/out/2", b"less is told here")
+    assert [marker.identity for marker in run.do(stage(tmp_path))] == identities
+    assert runs(tmp_path) == [1, 1, 1, 1, 1]
+    storage.publish_bytes(f"{tmp_path}/out/3", b"nobody noted this one")
+    storage.remove(f"{tmp_path}/out/2")
+    run.do(stage(tmp_path))
+    assert runs(tmp_path) == [1, 1, 2, 2, 1]
+
+
 def test_units_are_done_once_and_markers_come_in_order(run: Run, tmp_path: Path) -> None:
     """A second start finds everything done; markers tell outputs and counts."""
     markers = run.do(stage(tmp_path))

@@ -12,7 +12,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -50,7 +50,9 @@ def _some(_: object, place: str) -> None:
 
 Root = Annotated[str, Parameter(help="The run's folder, local or s3://.")]
 Recipe = Annotated[str, Parameter(help="A recipe (TOML), local or s3://.")]
+_RECIPE_OR_DOWNLOAD = "A recipe (TOML), local or s3://; or a folder that img2dataset downloaded to."
 Workers = Annotated[int | None, Parameter(validator=validators.Number(gte=1))]
+DryRun = Annotated[bool, Parameter(negative="")]
 AsJson = Annotated[bool, Parameter(name="--json", negative="")]
 Place = Annotated[str | None, Parameter(help="A run's folder: its query list and done units.")]
 Sample = Annotated[
@@ -97,6 +99,33 @@ class How:
 
 
 DEFAULT = How()
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Listed:
+    """What is to be removed; each may be given several times.
+
+    Attributes:
+        url: Of a picture.
+        host: All pictures that it serves, and all hosts below it.
+        uid: Of a pair, 32 hex digits.
+        sha256: Of pictures as downloaded.
+        md5: Of pictures as downloaded.
+        phash: Of pictures: 16 hex digits, as in the images table.
+        list: A file of such, a line each, e.g. "host example.org"; "#" begins a comment.
+    """
+
+    url: Annotated[tuple[str, ...], Parameter(negative="")] = ()
+    host: Annotated[tuple[str, ...], Parameter(negative="")] = ()
+    uid: Annotated[tuple[str, ...], Parameter(negative="")] = ()
+    sha256: Annotated[tuple[str, ...], Parameter(negative="")] = ()
+    md5: Annotated[tuple[str, ...], Parameter(negative="")] = ()
+    phash: Annotated[tuple[str, ...], Parameter(negative="")] = ()
+    list: Annotated[tuple[str, ...], Parameter(negative="")] = ()
+
+
+NOTHING = Listed()
 
 
 def _loopback(pairs: tuple[str, ...]) -> dict[str, str]:
@@ -300,7 +329,7 @@ _stage("fetch", "Ask for the drawn images, round by round, until the draw is ful
 
 @app.command(group=_STAGES)
 def pack(
-    recipe: Recipe,
+    recipe: Annotated[str, Parameter(help=_RECIPE_OR_DOWNLOAD)],
     *,
     out: Out,
     full: Annotated[bool, Parameter(help=_FULL, negative="")] = False,
@@ -308,10 +337,28 @@ def pack(
 ) -> None:
     """Pack kept pairs into tar shards with manifest and block table.
 
-    Stages before it that are not done yet are done first.
+    Stages before it that are not done yet are done first. Of a download nothing is asked for again:
+    all its pairs are packed, into ROOT/g0/shards.
     """
+    from wit_builder.adopt import download
+
+    if download.is_folder(recipe):
+        _adopt(recipe, out, how)
+        return
     _build(recipe, out, how, "pack", "pack" if full else "")
     print(f"to report on what is packed now: wit report {out}", file=sys.stderr)
+
+
+def _adopt(folder: str, out: str, how: How) -> None:
+    from wit_builder.adopt import build
+
+    settings = build.settings(how.set_)
+    with _run(out, how) as run:
+        counts = build.build(folder, run, settings)
+    if how.json:
+        print(msgspec.json.encode(counts).decode())
+    else:
+        _print_rows([(name, f"{count:,}") for name, count in counts.items()])
 
 
 # --- look at what is there --------------------------------------------------
@@ -385,6 +432,39 @@ def verify(shards: str, /, *, workers: Workers = 1, as_json: AsJson = False) -> 
         raise ShardFormatError(
             f"not whole (faults: {len(found.faults)})", where=shards, fix="see each fault's line"
         )
+
+
+@app.command(group=_LOOK)
+def remove(
+    place: str, /, *, what: Listed = NOTHING, dry_run: DryRun = False, as_json: AsJson = False
+) -> None:
+    """Take pairs out for good: of a run's tables, pictures and shards, or of a data set alone.
+
+    Nothing moves: samples keep their slots, as zeros, so training goes on where it was. What was
+    removed from a run is never asked for again. Without options, what is listed already
+    (ROOT/removed.parquet) is removed again: that finishes what was cut short.
+
+    Args:
+        place: A run's folder, or that of a data set without its run; local or s3://.
+        what: What to remove.
+        dry_run: Only say how much that would be.
+        as_json: Print the result as JSON.
+    """
+    from wit_builder import removal
+    from wit_builder.removal import wanted
+
+    entries = [wanted.entry(by, value) for by in wanted.BY for value in getattr(what, by)]
+    entries += (found for place in what.list for found in wanted.read_list(place))
+    done = removal.remove(place, entries, dry_run=dry_run, say=_say_unless(quiet=as_json))
+    if as_json:
+        print(msgspec.json.encode(done._asdict()).decode())
+        return
+    would = "would be " if dry_run else ""
+    print(f"pairs {would}removed: {done.pairs:,}; samples {would}zeroed: {done.samples:,}")
+
+
+def _say_unless(*, quiet: bool) -> Callable[[str], object]:
+    return lambda words: quiet or print(words, file=sys.stderr)
 
 
 # --- entering and leaving ---------------------------------------------------

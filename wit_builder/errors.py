@@ -9,9 +9,11 @@
     ├── QueryListError       a source of queries, or a query list, is unusable
     ├── ArchiveError         a web archive (WARC, WAT) or a site is unusable
     ├── ShardFormatError     a shard, manifest or block table is not what it should be
+    ├── FilterError          a filter of another package fails, or does not do as agreed
     ├── UnitsFailedError     units of a stage failed after their retries; the others are done
     ├── RejectionFloodError  nearly everything was rejected for one reason
     ├── ClusterError         the cluster that was to do the work cannot be reached
+    ├── EngineError          another program that was to fetch ended, hung, or lost pairs
     ├── MissingPartError     an optional part of the distribution is not installed
     ├── CheckpointError      a checkpoint cannot be read, or belongs to another run
     ├── TrainingError        training cannot start or go on
@@ -74,6 +76,10 @@ class ShardFormatError(WitError):
     """A shard, manifest or block table is not what it should be."""
 
 
+class FilterError(WitError):
+    """A filter of another package fails, or does not do as agreed."""
+
+
 class UnitsFailedError(WitError):
     """Units of a stage failed after their retries; the other units are done."""
 
@@ -84,6 +90,10 @@ class RejectionFloodError(WitError):
 
 class ClusterError(WitError):
     """The cluster that was to do the work cannot be reached."""
+
+
+class EngineError(WitError):
+    """Another program that was to fetch ended, hung, or lost pairs."""
 
 
 class MissingPartError(WitError):

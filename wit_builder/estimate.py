@@ -31,6 +31,7 @@ from wit_builder.generations import unit_name
 from wit_builder.queries import build as queries
 from wit_builder.sections import Recipe, SiteSource
 from wit_builder.units import Done, Marker
+from wit_builder.web.pace import interval_s
 
 _SIZES_LOOKED_UP = 16
 _WARM_S = 20.0
@@ -80,7 +81,8 @@ class Estimate(msgspec.Struct, frozen=True):
         pages: to ask for from live sites, at most.
         requests: pictures to ask for in the first round, at most; None without a query list.
         slowest_domain: which domain takes longest, as far as the sample shows.
-        days: that it takes at the recipe's pace; 0 if the recipe sets no interval.
+        days: that it takes at the recipe's pace, not knowing of a ``Crawl-delay``; 0 if the recipe
+            sets no interval.
     """
 
     costs: list[Cost]
@@ -201,14 +203,22 @@ class _Sample:
             matched = sum(c.archives * c.match.counts.get("matched", 0) for c in costs if c.match)
             size = len(storage.read_parquet(self._list, ["query_id"]))
             requests = int(min(matched, size * self._recipe.balance.cap_per_query))
-        interval_s = self._recipe.fetch.per_domain_interval_s
-        if requests is None or not interval_s or not self._owners:
+        if requests is None or not self._owners:
             return Estimate(costs, pages, requests)
-        found = pc.value_counts(pa.chunked_array(self._owners).combine_chunks())
-        largest = max(found.to_pylist(), key=lambda row: row["counts"])
-        share = largest["counts"] / sum(len(some) for some in self._owners)
-        days = share * requests * interval_s / _DAY_S
-        return Estimate(costs, pages, requests, largest["values"], days)
+        found = pc.value_counts(pa.chunked_array(self._owners).combine_chunks()).to_pylist()
+        each = requests / sum(row["counts"] for row in found)
+        seconds = {
+            row["values"]: self._seconds(row["values"], row["counts"] * each) for row in found
+        }
+        slowest = max(seconds, key=lambda domain: seconds[domain])
+        if not seconds[slowest]:
+            return Estimate(costs, pages, requests)
+        return Estimate(costs, pages, requests, slowest, seconds[slowest] / _DAY_S)
+
+    def _seconds(self, domain: str, pairs: float) -> float:
+        """Return how long a round takes for so many pairs of a domain, at the recipe's pace."""
+        fetch = self._recipe.fetch
+        return min(pairs, fetch.max_per_domain_per_round or pairs) * interval_s(fetch, domain)
 
 
 def _spread(pieces: Sequence[Piece], count: int) -> list[Piece]:

@@ -20,9 +20,10 @@ from __future__ import annotations
 import contextlib
 import io
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -248,6 +249,86 @@ def _ends(url: str) -> npt.NDArray[np.int64]:
             fix="remove the file and start again: its unit will be done anew",
         )
     return ends
+
+
+class Stream(NamedTuple):
+    """The rows of a bucket as they stand in a file, and where they end; the header comes first."""
+
+    table: pa.Table
+    end: int
+
+
+def streams(url: str, columns: list[str] | None = None) -> Iterator[Stream]:
+    """Yield the header of an exchange file, and then its buckets that have a stream, in order.
+
+    The index is not read.
+
+    Args:
+        url: the file.
+        columns: to read; those that the file does not have are left out. None: all.
+
+    Raises:
+        StorageError: it is missing or damaged.
+    """
+    with storage.open_arrow(url) as file:
+        header = pa.ipc.open_stream(file)
+        yield Stream(header.read_all(), file.tell())
+        wanted = header.schema.names if columns is None else columns
+        fields = [i for i, name in enumerate(header.schema.names) if name in wanted] or [0]
+        options = pa.ipc.IpcReadOptions(included_fields=fields, use_threads=False)
+        while file.tell() < file.size():
+            yield Stream(pa.ipc.open_stream(file, options=options).read_all(), file.tell())
+
+
+def rewrite(url: str, change: Callable[[pa.Table], pa.Table], compression: str | None) -> None:
+    """Replace every bucket's rows by what ``change`` returns of them: fewer rows, or none.
+
+    A bucket that has a stream keeps one, though it may be empty. So should the process end between
+    file and index, ``reindex`` can mend that.
+
+    Raises:
+        StorageError: the file is missing or damaged, or cannot be written.
+    """
+    reindex(url)
+    options = pa.ipc.IpcWriteOptions(compression=compression)
+    ends = list[int]()
+    with storage.publish(url) as path, path.open("wb") as sink:
+        for found in streams(url):
+            _write_stream(sink, change(found.table), options)
+            ends.append(sink.tell())
+    _publish_ends(url, ends)
+
+
+def reindex(url: str) -> None:
+    """Publish the index anew if it is that of the file before a ``rewrite`` that was cut short.
+
+    Raises:
+        StorageError: the file or its index is missing or damaged.
+    """
+    ends = [found.end for found in streams(url, [])]
+    if _distinct(_ends(url)) != ends:
+        _publish_ends(url, ends)
+
+
+def _distinct(ends: npt.NDArray[np.int64]) -> list[int]:
+    """Return where the streams of a file end: buckets without one end where those before do."""
+    first = np.ones(len(ends), np.bool_)
+    first[1:] = ends[1:] != ends[:-1]
+    found: list[int] = ends[first].tolist()
+    return found
+
+
+def _publish_ends(url: str, ends: list[int]) -> None:
+    """Publish the index of a file whose streams end elsewhere now; which buckets have one stays."""
+    before = _ends(url)
+    number = np.cumsum(np.diff(before, prepend=-1) != 0) - 1
+    if number[-1] + 1 != len(ends):
+        raise StorageError(
+            "the exchange file and its index are not of one make",
+            where=url,
+            fix="remove both and start again: their unit will be done anew",
+        )
+    storage.publish_bytes(url + ".index", np.array(ends, "<i8")[number].tobytes())
 
 
 class MergeJob(msgspec.Struct, frozen=True):

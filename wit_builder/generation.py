@@ -22,8 +22,7 @@ from wit_builder.curate import dedup, draw, matching, repeats
 from wit_builder.curate.states import AnswersJob, QueryList, run_answers
 from wit_builder.drawing import Draw, Drawing, Exchanged, Taken
 from wit_builder.errors import RejectionFloodError
-from wit_builder.fetch import route
-from wit_builder.fetch import run as fetch
+from wit_builder.fetching import Fetching
 from wit_builder.generations import Whole, unit_name
 from wit_builder.packing import Packing, Part
 from wit_builder.queries import build as queries
@@ -230,9 +229,11 @@ class Generation:
         fetched: list[list[Marker]] = []
         answers: list[Exchanged] = []
 
+        fetching = Fetching(self.recipe, self.stages, self.loopback)
+
         def ask(number: int, selected: list[Marker]) -> Exchanged:
             with self.stages.step(f"fetch {number + 1}"):
-                fetched.append(self._fetch(number, selected))
+                fetched.append(fetching(number, selected))
                 answers.append(self._answers(number, fetched[-1]))
             return answers[-1]
 
@@ -242,7 +243,10 @@ class Generation:
 
     @property
     def rounds(self) -> list[list[Marker]]:
-        """Per round, its fetch units; ends when no drawn pair is unknown, or at the last round."""
+        """Per round, its fetched (and judged) units.
+
+        They end when no drawn pair is unknown, or at the last round.
+        """
         return self._loop[0]
 
     @property
@@ -257,7 +261,7 @@ class Generation:
 
     def _forget_rounds(self, done: set[str]) -> None:
         """Remove what an earlier, longer build left, and parts of a fetch that was cut short."""
-        for folder in ("selected", "images"):
+        for folder in ("selected", "images", "judged"):
             for name in storage.list_folders(self.place(folder)):
                 if name not in done:
                     storage.remove(self.place(folder, name))
@@ -280,32 +284,6 @@ class Generation:
         stage = f"answers-r{number}"
         told = self.stages.do(Stage(stage, run_answers, units, buckets))
         return Exchanged(*self.stages.exchanged(stage, told, buckets), total(told))
-
-    def _fetch(self, number: int, selected: list[Marker]) -> list[Marker]:
-        buckets = self.recipe.buckets
-        units = []
-        for marker, url in zip(selected, self.stages.urls(selected, ".parquet"), strict=True):
-            out = self.place("exchange", f"routed-r{number}", f"{marker.unit}.arrow")
-            units.append(Unit(marker.unit, [marker.identity], route.RouteJob(url, buckets, out)))
-        routed = self.stages.do(Stage(f"route-r{number}", route.run, units, buckets))
-        return self._ask(number, routed)
-
-    def _ask(self, number: int, routed: list[Marker]) -> list[Marker]:
-        recipe = self.recipe
-        files, inputs = self.stages.exchanged(f"route-r{number}", routed, recipe.buckets)
-        units = []
-        for bucket in range(recipe.buckets):
-            job = fetch.FetchJob(
-                sources=files,
-                bucket=bucket,
-                out=self.place("images", f"r{number}"),
-                fetch=recipe.fetch,
-                image=recipe.image,
-                seed=recipe.seed,
-                loopback=self.loopback,
-            )
-            units.append(Unit(f"{bucket:05d}", inputs, job))
-        return self.stages.do(Stage(f"fetch-r{number}", fetch.run, units, recipe.image))
 
     # --- what is kept, packed and reported ----------------------------------
 
@@ -388,7 +366,8 @@ class Generation:
             for marker in (m for r in generation.rounds for m in r):
                 for url in self.stages.urls([marker], ".parquet"):
                     name = "-".join(url.removesuffix(".parquet").split("/")[-2:])
-                    parts.append(Part(prefix + name, marker.identity, url))
+                    tar = url.replace("/judged/", "/images/").removesuffix(".parquet") + ".tar"
+                    parts.append(Part(prefix + name, marker.identity, url, tar))
         return parts
 
     @property

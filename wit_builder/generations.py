@@ -7,7 +7,9 @@ generation, and in its place there, which its unit is named by. ``ROOT/generatio
 A generation may also be *whole*: its shards are of the pairs of all generations so far, drawn anew
 or only packed anew, and take the place of all shards before. What was fetched is not fetched again.
 
-An archive is known again by its kind and place, or, where it was moved, by its identity.
+An archive is known again by its kind and place, or, where it was moved, by its identity. A later
+visit of a site makes a generation as a new archive does; before there are shards, it takes the
+place of the visit before.
 """
 
 from __future__ import annotations
@@ -86,7 +88,8 @@ def of_run(
         StorageError: the file cannot be read or written.
     """
     before = recorded(root)
-    made = _found_again(before, pieces)
+    every = [p for piece in pieces for p in (*piece.earlier, piece)]
+    made = _found_again(before, every)
     packed = [is_packed(f"g{number}") for number in range(len(made))]
     for number, members in enumerate(made):
         pairs = zip(before[number].places, members.pieces, strict=True)
@@ -100,12 +103,23 @@ def of_run(
     if new and (not made or made[-1].whole == "pack" or is_packed(f"g{len(made) - 1}")):
         made.append(Members(new))
     elif new:
-        made[-1].pieces.extend(new)
+        _join(made[-1].pieces, new)
     if whole and len(made) > 1:
         last = f"g{len(made) - 1}"
         _make_whole(made, whole, is_open=not (is_packed(last) or is_fetched(last)))
     _record(root, before, [_recorded(members) for members in made])
     return made
+
+
+def _join(places: list[Piece | None], new: Sequence[Piece | None]) -> None:
+    """Add pieces to a generation, each in the place of what stood for the same before, if any."""
+    place_of = {(p.kind, p.origin): place for place, p in enumerate(places) if p}
+    for piece in new:
+        place = place_of.get((piece.kind, piece.origin)) if piece else None
+        if place is None:
+            places.append(piece)
+        else:
+            places[place] = piece
 
 
 def _make_whole(made: list[Members], whole: Whole, *, is_open: bool) -> None:

@@ -8,7 +8,6 @@ uses ``xxh64(label, seed)`` as the seed of the second hash.
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Any
 
 import numba
@@ -127,46 +126,6 @@ def _hash_slices(
 ) -> None:
     for i in range(out.size):
         out[i] = xxh64_slice(data, offsets[i], offsets[i + 1], seed)
-
-
-def pair_uids(urls: pa.Array, texts: pa.Array) -> pa.Array:
-    """Return ``pair_uid`` of every row of two string arrays of one length, as ``binary(16)``."""
-    url, url_offsets = binary_buffers(urls)
-    text, text_offsets = binary_buffers(texts)
-    sizes = np.diff(url_offsets) + np.diff(text_offsets) + 8
-    ends = np.concatenate((np.zeros(1, np.int64), np.cumsum(sizes)))
-    prefixed = np.empty(int(ends[-1]), np.uint8)
-    _prefix(url, url_offsets, text, text_offsets, prefixed)
-    view, digest = memoryview(prefixed.data), xxhash.xxh3_128_digest
-    # 0.3 us a row, measured: the call and the slice; a kernel of our own would be hundreds of lines
-    uids = b"".join([digest(view[a:b]) for a, b in pairwise(ends.tolist())])
-    return pa.Array.from_buffers(pa.binary(16), len(urls), [None, pa.py_buffer(uids)])
-
-
-@numba.njit(cache=True)
-def _prefix(
-    url: npt.NDArray[np.uint8],
-    url_offsets: npt.NDArray[np.int64],
-    text: npt.NDArray[np.uint8],
-    text_offsets: npt.NDArray[np.int64],
-    out: npt.NDArray[np.uint8],
-) -> None:
-    """Write the length-prefixed URL and text of every row, one row after the other."""
-    at = 0
-    for i in range(url_offsets.size - 1):
-        at = _put(url, url_offsets[i], url_offsets[i + 1], out, at)
-        at = _put(text, text_offsets[i], text_offsets[i + 1], out, at)
-
-
-@numba.njit(cache=True, inline="always")
-def _put(
-    data: npt.NDArray[np.uint8], start: int, end: int, out: npt.NDArray[np.uint8], at: int
-) -> int:
-    for i in range(4):
-        out[at + i] = (end - start) >> (8 * i) & 255
-    for i in range(start, end):
-        out[at + 4 + i - start] = data[i]
-    return at + 4 + end - start
 
 
 def pair_uid(url: str, text: str) -> bytes:

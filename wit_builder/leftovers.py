@@ -21,6 +21,7 @@ _OURS = {
     "rejected": re.compile(r"[\w-]+\.parquet"),
     "kept": re.compile(r"\d+\.parquet"),
     "selected": re.compile(r"\d+\.parquet"),
+    "judged": re.compile(r"\d+-\d+\.parquet"),
     "images": re.compile(r"\d+-\d+\.(tar|parquet)"),
     "shards": re.compile(r"\d{6,}\.(tar|parquet)"),
 }
@@ -36,7 +37,7 @@ def remove(place: str, markers: Iterable[Marker]) -> None:
     generation = storage.name_of(place)
     standing = {output.url for marker in markers for output in marker.outputs}
     rounds = {url.split("/")[2] for url in standing if url.startswith(f"{generation}/selected/")}
-    asked = [f"{kind}/{r}" for kind in ("selected", "images") for r in sorted(rounds)]
+    asked = [f"{kind}/{r}" for kind in ("selected", "images", "judged") for r in sorted(rounds)]
     for folder in ["matched", "kept", "rejected", "shards", *asked]:
         ours = _OURS[folder.partition("/")[0]]
         for name in storage.sizes(storage.join(place, folder)):

@@ -13,11 +13,12 @@ from wit_builder.units import Marker, Stage, Unit
 
 
 class Part(NamedTuple):
-    """A fetched part that may hold kept pairs: its unit's name and identity, and its table."""
+    """A fetched part that may hold kept pairs: its unit's name and identity, its two files."""
 
     name: str
     identity: str
     table: str
+    tar: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,13 +78,15 @@ class Packing:
         if not self.stages.is_done(stage):
             # no manifest may stand beside shards that it does not describe
             self.stages.retire("pack-finish")
+            if sum(planned.samples) < self.samples:  # pairs were removed: keys are others now
+                self.stages.retire("pack")
         return self._finish(self.stages.do(stage))
 
     def _scatter(self, shards: int) -> list[Marker]:
         units = []
         for part in self.parts:
             job = scatter.MapJob(
-                part_tar=part.table.removesuffix(".parquet") + ".tar",
+                part_tar=part.tar,
                 part_parquet=part.table,
                 kept=self.kept,
                 shards=shards,

@@ -10,18 +10,20 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
-from wit_builder import generations, leftovers, lock, storage, what_if
+from wit_builder import generations, leftovers, lock, removal, storage, what_if
 from wit_builder import recipe as recipes
 from wit_builder.crawl import sources
 from wit_builder.curate import language
 from wit_builder.errors import QueryListError, RecipeError
 from wit_builder.generation import Generation, is_packed, since_whole
+from wit_builder.judge import hook
 from wit_builder.queries import build as queries
 from wit_builder.report import build as report
 from wit_builder.report.summary import Step
 from wit_builder.sections import Recipe, SiteSource, WebDatasetSource
 from wit_builder.units import Marker, Run, Stage, Unit, total
 from wit_builder.web.agent import user_agent
+from wit_builder.web.blocklists import Blocklists
 from wit_builder.what_if import Outlook
 
 Until = Literal["queries", "crawl", "match", "balance", "fetch", "pack", "report"]
@@ -121,8 +123,12 @@ class Build:
             user_agent(self.recipe.fetch.contact, loopback_only=bool(self.loopback))
         if until != "crawl":
             language.check(self.recipe.match)
+        if until in {"fetch", "pack", "report"}:
+            Blocklists.load(self.recipe.block)
+            hook.settings(self.recipe.filters)
 
     def _publish_recipe(self) -> None:
+        removal.refuse_unfinished(self.run.root)
         leftovers.sweep(self.run.root)
         what_if.clear(self.run.root)
         url = storage.join(self.run.root, "recipe.toml")

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import sys
 import time
+from collections import deque
 from typing import Protocol, Self, TextIO
 
 from rich.console import Console
@@ -31,6 +33,9 @@ class Observer(Protocol):
     def advance(self, stage: str, counts: dict[str, int]) -> None:
         """One more unit is done; ``counts`` are the stage's totals so far."""
 
+    def live(self, stage: str, done: int, items: int, counts: dict[str, int]) -> None:
+        """Of a stage's items so many are done, those of units under way included."""
+
     def end(self, stage: str, counts: dict[str, int]) -> None:
         """All units of the stage are done, with these totals."""
 
@@ -48,6 +53,9 @@ class Silent:
     def advance(self, stage: str, counts: dict[str, int]) -> None:
         """Ignore."""
 
+    def live(self, stage: str, done: int, items: int, counts: dict[str, int]) -> None:
+        """Ignore."""
+
     def end(self, stage: str, counts: dict[str, int]) -> None:
         """Ignore."""
 
@@ -57,8 +65,37 @@ class Silent:
     def __exit__(self, *_: object) -> None: ...
 
 
+class Speed:
+    """How fast items are done, and how long the others will take, by what was seen of a stage.
+
+    The last two minutes count, as far as they were watched.
+    """
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, int]] = deque(maxlen=25)
+
+    def add(self, done: int) -> None:
+        """Take note of how many are done by now."""
+        self._seen.append((time.monotonic(), done))
+
+    @property
+    def per_s(self) -> float:
+        """Items a second; 0 where nothing can be told yet."""
+        (began, before), (now, done) = self._seen[0], self._seen[-1]
+        return (done - before) / (now - began) if now > began else 0.0
+
+    def words(self, items: int) -> str:
+        """Return how many are done of so many, at what speed, and the time left."""
+        done, per_s = self._seen[-1][1], self.per_s
+        said = f"{done:,} of {items:,}"
+        if per_s:
+            left = str(dt.timedelta(seconds=round(max(0, items - done) / per_s)))
+            said += f", {per_s:,.3g}/s, {left} left"
+        return said
+
+
 class JsonLines(Silent):
-    """A JSON object when a stage begins and one when it ends."""
+    """A JSON object when a stage begins, one when it ends, and some of a long stage meanwhile."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
@@ -69,6 +106,13 @@ class JsonLines(Silent):
         self._started[stage] = time.monotonic()
         event = {"event": "begin", "stage": stage, "step": step, "units": units}
         self._say({**event, "done_before": done})
+        self._speed = Speed()
+
+    def live(self, stage: str, done: int, items: int, counts: dict[str, int]) -> None:
+        """Say how far it is."""
+        self._speed.add(done)
+        event = {"event": "progress", "stage": stage, "done": done, "items": items}
+        self._say({**event, "per_s": round(self._speed.per_s, 3), "counts": counts})
 
     def end(self, stage: str, counts: dict[str, int]) -> None:
         """Say the stage's totals and how long it took."""
@@ -79,8 +123,11 @@ class JsonLines(Silent):
         print(json.dumps(event), file=self._stream, flush=True)
 
 
+_MINUTE_S = 60.0
+
+
 class Lines(Silent):
-    """One line for each step, when all its stages are done."""
+    """One line for each step, when all its stages are done, and one a minute of a long one."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
@@ -93,6 +140,15 @@ class Lines(Silent):
         if step != self._step:
             self._tell()
             self._step, self._started, self._counts = step, time.monotonic(), {}
+        self._speed, self._told_at = Speed(), time.monotonic()
+
+    def live(self, stage: str, done: int, items: int, counts: dict[str, int]) -> None:
+        """Say how far it is, if a minute has passed."""
+        self._speed.add(done)
+        if time.monotonic() - self._told_at >= _MINUTE_S:
+            self._told_at = time.monotonic()
+            said = f"{self._step:<18} {self._speed.words(items)}: {phrase(counts)}"
+            print(said, file=self._stream, flush=True)
 
     def end(self, stage: str, counts: dict[str, int]) -> None:
         """Take the stage's totals for the step's."""
@@ -138,10 +194,19 @@ class Bars(Silent):
             self._task = self._bars.add_task(step, total=units, completed=done, note="")
         else:
             self._bars.update(self._task, total=units, completed=done)
+        self._speed: Speed | None = None
 
     def advance(self, stage: str, counts: dict[str, int]) -> None:
-        """Move it by one unit."""
-        self._bars.update(self._task, advance=1, note=phrase(self._counts | counts))
+        """Move it by one unit, unless it tells of items."""
+        if self._speed is None:
+            self._bars.update(self._task, advance=1, note=phrase(self._counts | counts))
+
+    def live(self, stage: str, done: int, items: int, counts: dict[str, int]) -> None:
+        """Let it tell of items."""
+        self._speed = self._speed or Speed()
+        self._speed.add(done)
+        note = f"{self._speed.words(items)}: {phrase(self._counts | counts)}"
+        self._bars.update(self._task, total=items, completed=done, note=note)
 
     def end(self, stage: str, counts: dict[str, int]) -> None:
         """Take the stage's totals for the step's."""

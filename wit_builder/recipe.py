@@ -21,6 +21,7 @@ from msgspec.structs import replace
 from wit_builder import storage
 from wit_builder.errors import RecipeError, StorageError
 from wit_builder.sections import (
+    BLOCK_LISTS,
     ArchiveSource,
     Recipe,
     SiteSource,
@@ -54,9 +55,20 @@ def load(place: str, kind: type[T], overrides: Sequence[str] = ()) -> T:
         raise RecipeError(
             f"not valid TOML: {error}", where=place, fix="correct it there"
         ) from error
+    return overridden(data, kind, overrides, where=place)
+
+
+def overridden(
+    data: dict[str, Any], kind: type[T], overrides: Sequence[str], *, where: str = ""
+) -> T:
+    """Return parsed TOML as a ``kind``, with ``key.path=value`` overrides applied to it first.
+
+    Raises:
+        RecipeError: an unknown key, a wrong type or an impossible value; names the key.
+    """
     for override in overrides:
         _apply(data, override)
-    return convert(data, kind, where=place)
+    return convert(data, kind, where=where)
 
 
 def convert(data: dict[str, Any], kind: type[T], *, where: str = "") -> T:
@@ -189,7 +201,9 @@ def _with_inputs(recipe: Recipe, place: Callable[[str], str]) -> Recipe:
         wikipedia=wikipedia and _placed(wikipedia, place),
     )
     sources = [s if isinstance(s, SiteSource) else _found(s, place) for s in recipe.crawl.sources]
-    return replace(recipe, queries=queries, crawl=replace(recipe.crawl, sources=sources))
+    crawl = replace(recipe.crawl, sources=sources)
+    lists = {kind: [place(p) for p in getattr(recipe.block, kind)] for kind in BLOCK_LISTS}
+    return replace(recipe, queries=queries, crawl=crawl, block=replace(recipe.block, **lists))
 
 
 def _found(source: FileSource, place: Callable[[str], str]) -> FileSource:

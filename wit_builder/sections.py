@@ -6,7 +6,7 @@ has a default that a first run can live with, apart from ``crawl.sources`` and `
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -177,6 +177,13 @@ class SiteSource(_Section, frozen=True, tag="site", tag_field="kind"):
     """Links to follow from a seed; 0 reads the seeds alone."""
     max_pages: Positive = 10_000
     """Pages to ask for of each registrable domain."""
+    sitemaps: bool = True
+    """Read the hosts' sitemaps, too: their pages come after what the seeds link to."""
+    visit: Positive = 1
+    """A higher number visits again, and asks only for what changed since: see the docs."""
+    warc: bool = False
+    """Keep pages as WARC files (``ROOT/sites/DOMAIN/*.warc.gz``), to be read with
+    ``kind = "warc"``."""
 
 
 class CrawlSection(_Section, frozen=True):
@@ -227,21 +234,50 @@ class BalanceSection(_Section, frozen=True):
     """Asked for per pair wanted in the first round; later rounds use the observed survival."""
 
 
+class DomainSection(_Section, frozen=True):
+    """What differs for one registrable domain."""
+
+    concurrency: Positive | None = None
+    """Instead of ``per_domain_concurrency``."""
+    interval_s: Annotated[float, Meta(ge=0)] | None = None
+    """Instead of ``per_domain_interval_s``; a longer ``Crawl-delay`` still counts."""
+
+
 class FetchSection(_Section, frozen=True):
     """How images are asked for: politely, within limits."""
 
+    engine: Literal["wit", "img2dataset"] = "wit"
+    """Who asks; ``img2dataset`` runs that package on the URLs that may be asked for: see the
+    docs for which manners it lacks."""
     contact: str = ""
     """URL or e-mail address in the user agent; must be set for the live web."""
     concurrency: Positive = 64
     """Requests under way at once in each worker process."""
     per_domain_concurrency: Positive = 4
     """Requests under way at once to one registrable domain."""
-    per_domain_interval_s: Annotated[float, Meta(ge=0)] = 0.0
+    per_domain_interval_s: Annotated[float, Meta(ge=0)] = 0.25
     """Seconds between the starts of two requests to one registrable domain, at least."""
+    crawl_delay_cap_s: Annotated[float, Meta(ge=0)] = 30.0
+    """Seconds of a robots.txt's ``Crawl-delay`` that are honoured; a longer one counts as so
+    long."""
+    max_pause_s: Annotated[float, Meta(ge=0)] = 120.0
+    """Seconds that a domain's pairs wait when it asks for a pause; for a longer one they are
+    deferred to a later round."""
+    breaker_failures: Positive = 20
+    """Requests to a domain that fail in a row (no connection, too slow, 5xx) before it is left
+    alone ..."""
+    breaker_pause_s: Seconds = 60.0
+    """... for so many seconds, and twice as long each time that the next one fails as well."""
+    max_per_domain_per_round: Natural = 0
+    """Pairs of one domain that a round asks for; those beyond are deferred. 0: any number."""
+    domains: dict[str, DomainSection] = {}
+    """Sections ``[fetch.domains."example.org"]``: what differs for a registrable domain."""
     deadline_s: Seconds = 20.0
     """Seconds that servers have for one URL, redirects and retries included; queueing is not."""
     max_body_bytes: Positive = 32 << 20
     """Bytes of a body beyond which it is not read on."""
+    max_held_bytes: Positive = 256 << 20
+    """Bytes of bodies and pictures that a worker holds at once; requests wait for room."""
     max_redirects: Natural = 5
     """Redirects that are followed for one URL; each is a new question to the gate."""
     retries: Natural = 1
@@ -259,12 +295,17 @@ class ImageSection(_Section, frozen=True):
 
     size_px: Positive = 256
     """Pixels of the shorter side after resizing; a smaller picture is left as it is."""
-    mode: Literal["keep_ratio", "center_crop"] = "keep_ratio"
-    """Keep the whole picture, or cut its centre square out (of those that are resized)."""
+    mode: Literal["keep_ratio", "center_crop", "border", "no"] = "keep_ratio"
+    """``keep_ratio``: the shorter side becomes ``size_px``; ``center_crop``: of that, the centre
+    square; ``border``: the longer side becomes ``size_px``, white borders make it a square;
+    ``no``: sizes stay."""
+    enlarge: bool = False
+    """Enlarge what is smaller than that, too (the opposite of img2dataset's "only if bigger")."""
     quality: Annotated[int, Meta(ge=1, le=100)] = 95
     """JPEG quality of what is encoded anew; a JPEG that needs no change keeps its pixels."""
     max_pixels: Positive = 89_478_485
-    """Pixels beyond which a picture is not decoded: Pillow's own limit against bombs."""
+    """Pixels beyond which a picture is not decoded: Pillow's own limit against bombs. Nor is what
+    would take more than 640 MiB, such as AVIF and animated WebP from about 40 million on."""
     min_side_px: Positive = 8
     """Pixels of the shorter side below which a picture is rejected."""
     max_aspect: Annotated[float, Meta(ge=1)] = 20.0
@@ -278,6 +319,43 @@ class PackSection(_Section, frozen=True):
     """Samples of a shard on average; the number of shards follows from it."""
     max_block_bytes: Annotated[int, Meta(ge=4096, le=4 << 20)] = 4 << 20
     """Bytes of a block at most: one range read of the trainer."""
+
+
+class BlockSection(_Section, frozen=True):
+    """Lists of what must not be asked for or kept; a line each, files or shell patterns.
+
+    For removal requests, for known abuse material, and for the pictures of test sets.
+    """
+
+    hosts: list[str] = []
+    """Host names; each stands for all hosts below it, too."""
+    urls: list[str] = []
+    """URLs, in which ``*`` stands for anything."""
+    md5: list[str] = []
+    """Hex digests of bodies as downloaded."""
+    sha256: list[str] = []
+    """Hex digests of bodies as downloaded."""
+    phash: list[str] = []
+    """Perceptual hashes as in the images table: 16 hex digits."""
+    phash_distance: Annotated[int, Meta(ge=0, le=16)] = 0
+    """Bits by which a picture's perceptual hash may differ from a listed one."""
+
+
+BLOCK_LISTS = ("hosts", "urls", "md5", "sha256", "phash")
+"""Keys of ``[block]`` that name files."""
+
+
+class FilterSection(_Section, frozen=True):
+    """One filter between fetch and pack."""
+
+    name: str
+    """As its entry point in the group ``wit.filters`` is called."""
+    options: dict[str, Any] = {}
+    """What the filter is made with; its own documentation tells."""
+    min: dict[str, float] = {}
+    """Score -> value below which a pair is dropped."""
+    max: dict[str, float] = {}
+    """Score -> value above which a pair is dropped."""
 
 
 class Recipe(_Section, frozen=True):
@@ -295,4 +373,7 @@ class Recipe(_Section, frozen=True):
     balance: BalanceSection = BalanceSection()
     fetch: FetchSection = FetchSection()
     image: ImageSection = ImageSection()
+    block: BlockSection = BlockSection()
+    filters: list[FilterSection] = []
+    """The ``[[filters]]`` sections, each a judge of fetched pictures and their texts."""
     pack: PackSection = PackSection()

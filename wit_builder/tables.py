@@ -9,7 +9,7 @@ from enum import StrEnum
 
 import pyarrow as pa
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 """Raised when a table's meaning changes; part of every unit's digest."""
 
 
@@ -40,6 +40,7 @@ class Outcome(StrEnum):
     ALIVE = "alive"
     DEAD = "dead"
     DEFERRED = "deferred"
+    MOVED = "moved"
 
 
 class Reason(StrEnum):
@@ -74,6 +75,9 @@ class Reason(StrEnum):
     ROBOTS_DISALLOWED = "robots_disallowed"
     ROBOTS_UNREACHABLE = "robots_unreachable"
     DOMAIN_BUDGET = "domain_budget"
+    DOMAIN_DOWN = "domain_down"
+    BLOCKED = "blocked"
+    REMOVED = "removed"
     # the request
     DNS_FAILED = "dns_failed"
     CONNECT_FAILED = "connect_failed"
@@ -83,6 +87,7 @@ class Reason(StrEnum):
     HTTP_5XX = "http_5xx"
     RATE_LIMITED = "rate_limited"
     REDIRECT_LOOP = "redirect_loop"
+    MOVED = "moved"
     BODY_TOO_LARGE = "body_too_large"
     BODY_INCOMPLETE = "body_incomplete"
     OPT_OUT_IMAGE = "opt_out_image"
@@ -93,6 +98,7 @@ class Reason(StrEnum):
     IMAGE_TOO_LARGE = "image_too_large"
     IMAGE_TOO_SMALL = "image_too_small"
     IMAGE_ASPECT = "image_aspect"
+    FILTERED = "filtered"
 
 
 def _field(name: str, kind: pa.DataType, doc: str, *, nullable: bool = False) -> pa.Field:
@@ -150,15 +156,44 @@ MATCHED = pa.schema(_MATCHED_FIELDS)
 _SELECTED_FIELDS = [*_MATCHED_FIELDS, _field("drawn_by", _IDS, "queries whose draw has it; sorted")]
 SELECTED = pa.schema(_SELECTED_FIELDS)
 
+VISITED = pa.schema(
+    [
+        _field("url", pa.string(), "what was asked for, normalised"),
+        _field("kind", pa.string(), "what it was asked for as: page, sitemap or robots"),
+        _field("depth", pa.int32(), "links from a seed"),
+        _field("asked_at", pa.timestamp("s", tz="UTC"), "when"),
+        _field("status", pa.int16(), "of the last response", nullable=True),
+        _field("final_url", pa.string(), "URL after redirects, normalised"),
+        _field("etag", pa.string(), "ETag of the response", nullable=True),
+        _field("last_modified", pa.string(), "Last-Modified of the response", nullable=True),
+        _field("digest", pa.string(), "of the body, decoded: sha1: and base32", nullable=True),
+        _field("reason", pa.string(), "why it gave nothing, or not all", nullable=True),
+        _field("detail", pa.string(), "free words on the reason", nullable=True),
+        _field("base", pa.string(), "what addresses on the page are relative to", nullable=True),
+        _field("license", pa.string(), "licence link of the page", nullable=True),
+        _field("opt_outs", pa.list_(pa.string()), "opt-out signals in the page"),
+        _field("without_text", pa.int32(), "pictures on the page that have no text"),
+        _field("hrefs", pa.list_(pa.string()), "addresses of its pictures, as they stand there"),
+        _field("texts", pa.list_(pa.string()), "the text that goes with each"),
+        _field("texts_from", pa.list_(pa.string()), "alt, title or figcaption, of each"),
+        _field("links", pa.list_(pa.string()), "pages that may be followed, of the same domain"),
+        _field("sitemaps", pa.list_(pa.string()), "sitemaps that it names"),
+        _field("warc_offset", pa.int64(), "first byte in the part's .warc.gz", nullable=True),
+        _field("warc_length", pa.int64(), "bytes of the record there", nullable=True),
+    ]
+)
+"""What a visit of a site has asked for: its frontier, and what a later visit starts from."""
+
 IMAGES = pa.schema(
     [
         *_SELECTED_FIELDS,
         _field("key", pa.string(), "member stem in the part's tar; empty unless alive"),
-        _field("outcome", pa.string(), "alive, dead or deferred"),
+        _field("outcome", pa.string(), "alive, dead, deferred, or moved: see the row that followed"),
         _field("reason", pa.string(), "why not alive (tables.Reason)", nullable=True),
         _field("detail", pa.string(), "free words on the reason", nullable=True),
         _field("http_status", pa.int16(), "status of the last response", nullable=True),
         _field("final_url", pa.string(), "URL after redirects", nullable=True),
+        _field("redirects", pa.int16(), "redirects that led there", nullable=True),
         _field("fetched_at", pa.timestamp("s", tz="UTC"), "when it was asked for", nullable=True),
         _field("mime", pa.string(), "type of the body, sniffed", nullable=True),
         _field("width", pa.int32(), "pixels, as stored", nullable=True),
@@ -195,6 +230,16 @@ REJECTIONS = pa.schema(
         _field("url", pa.string(), "URL it concerns", nullable=True),
     ]
 )
+
+REMOVED = pa.schema(
+    [
+        _field("by", pa.string(), "what the value is: uid, url, host, md5, sha256 or phash"),
+        _field("value", pa.string(), "hex; of a URL its sha256, so that the list does not tell it"),
+    ]
+)
+
+REMOVED_TABLE = "removed.parquet"
+"""Where it lies in a run's folder."""
 
 MANIFEST = pa.schema(
     [
@@ -252,12 +297,14 @@ BALANCE = pa.schema(
 
 ALL = {
     "queries": QUERIES,
+    "visited": VISITED,
     "candidates": CANDIDATES,
     "matched": MATCHED,
     "selected": SELECTED,
     "images": IMAGES,
     "kept": KEPT,
     "rejections": REJECTIONS,
+    "removed": REMOVED,
     "manifest": MANIFEST,
     "blocks": BLOCKS,
     "shard samples": SHARD_SAMPLES,

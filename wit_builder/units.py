@@ -10,21 +10,25 @@ the others finish first.
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
 from wit_builder import storage
-from wit_builder.errors import StorageError, UnitsFailedError, WitError
+from wit_builder.errors import EngineError, StorageError, UnitsFailedError, WitError
 from wit_builder.progress import Observer, Silent
 from wit_builder.recipe import digest
 from wit_builder.runners import InProcess, Lost, Runner
 from wit_builder.storage import Published
 from wit_builder.tables import FORMAT_VERSION
+
+LOOK_EVERY_S = 5.0
+"""Seconds between two looks at what units under way write down; and between two of such writes."""
 
 
 class Done(msgspec.Struct, frozen=True):
@@ -58,6 +62,8 @@ class Stage:
         units: what there is to do.
         settings: the part of the recipe that the outputs depend on.
         step: what people are told that it is a part of; empty for its name.
+        items: how many there are of what ``counted`` counts, where units say how they get on.
+        counted: names of the counts that add up to ``items``.
     """
 
     name: str
@@ -65,6 +71,8 @@ class Stage:
     units: Sequence[Unit]
     settings: Any = None
     step: str = ""
+    items: int = 0
+    counted: Sequence[str] = ()
 
     @property
     def shown(self) -> str:
@@ -73,13 +81,18 @@ class Stage:
 
 
 class Marker(msgspec.Struct, frozen=True):
-    """A unit that is done. Places of outputs are relative to the run's folder."""
+    """A unit that is done. Places of outputs are relative to the run's folder.
+
+    ``rewritten`` are those of its outputs from which pairs were removed since, or are being removed
+    now: their sizes are not as noted. The identity stays, so that nothing is done anew for that.
+    """
 
     unit: str
     digest: str
     outputs: list[Published]
     counts: dict[str, int]
     seconds: float
+    rewritten: list[str] = []
 
     @property
     def identity(self) -> str:
@@ -119,8 +132,8 @@ def perform(task: Task) -> Marker | Failure:
         storage.publish_bytes(_marker_url(task.folder, task.unit), msgspec.json.encode(marker))
         _remove_former(task, marker)
     except WitError as error:
-        # storage may be back in a moment; a wrong recipe or a bad input will not mend itself
-        again = isinstance(error, StorageError)
+        # these may go better in a moment; a wrong recipe or a bad input will not mend itself
+        again = isinstance(error, StorageError | EngineError)
         return Failure(task.unit.name, str(error), traceback.format_exc(), again)
     except Exception as error:  # noqa: BLE001 - whatever a unit raises must not end the others
         text = " ".join(str(error).split()) or "no message"
@@ -150,13 +163,34 @@ def _places(marker: Marker | None) -> set[str]:
 
 
 def _relative(output: Published, root: str) -> Published:
-    inside = output.url.removeprefix(root.rstrip("/") + "/")
-    assert inside != output.url, f"{output.url} is not below {root}"
-    return Published(inside, output.size_bytes, output.xxh3)
+    return Published(_inside(output.url, root), output.size_bytes, output.xxh3)
+
+
+def _inside(place: str, root: str) -> str:
+    inside = place.removeprefix(root.rstrip("/") + "/")
+    assert inside != place, f"{place} is not below {root}"
+    return inside
 
 
 def _marker_url(folder: str, unit: Unit) -> str:
     return storage.join(folder, unit.name + ".json")
+
+
+def live_url(root: str, generation: str, stage: str, unit: str) -> str:
+    """Return where a unit may write down its counts so far (``tell``), for people to see."""
+    return storage.join(root, "units", generation, stage, unit + _LIVE)
+
+
+_LIVE = ".now.json"
+
+
+def tell(place: str, counts: dict[str, int]) -> None:
+    """Write down a unit's counts so far.
+
+    Raises:
+        StorageError: disk full, no permission, bucket unreachable.
+    """
+    storage.publish_bytes(place, msgspec.json.encode(counts))
 
 
 def _unit_of(marker_url: str) -> str:
@@ -217,16 +251,50 @@ class Run:
         failures: list[Failure] = []
         counts = total(list(markers.values()))
         self.runner.share(self.root)
-        for task, result in self.runner.each(perform, tasks):
-            if isinstance(result, Marker):
-                markers[result.unit] = result
-                counts = _add(counts, result.counts)
-                self.observer.advance(stage.name, counts)
-            elif isinstance(result, Lost):
-                failures.append(Failure(task.unit.name, result.why))
-            else:
-                failures.append(result)
+        with self._watching(tasks, stage, markers):
+            for task, result in self.runner.each(perform, tasks):
+                if isinstance(result, Marker):
+                    markers[result.unit] = result
+                    counts = _add(counts, result.counts)
+                    self.observer.advance(stage.name, counts)
+                elif isinstance(result, Lost):
+                    failures.append(Failure(task.unit.name, result.why))
+                else:
+                    failures.append(result)
         return failures
+
+    @contextlib.contextmanager
+    def _watching(
+        self, tasks: Sequence[Task], stage: Stage, markers: dict[str, Marker]
+    ) -> Iterator[None]:
+        """Let the observer see meanwhile what units under way write down (``tell``)."""
+        if not (stage.items and tasks):
+            yield
+            return
+        ended = threading.Event()
+
+        def watch() -> None:
+            while not ended.wait(LOOK_EVERY_S):
+                with contextlib.suppress(StorageError):  # it is only looked at; the next time, then
+                    counts = self._counts_now(tasks, dict(markers))
+                    done = sum(counts.get(name, 0) for name in stage.counted)
+                    self.observer.live(stage.name, done, stage.items, counts)
+
+        thread = threading.Thread(target=watch, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+    def _counts_now(self, tasks: Sequence[Task], markers: dict[str, Marker]) -> dict[str, int]:
+        open_ = [t for t in tasks if t.unit.name not in markers]
+        told = storage.read_many(storage.join(t.folder, t.unit.name + _LIVE) for t in open_)
+        counts = total(list(markers.values()))
+        for data in told.values():
+            counts = _add(counts, msgspec.json.decode(data, type=dict[str, int]))
+        return counts
 
     def is_done(self, stage: Stage, generation: str = "g0") -> bool:
         """Return whether nothing is left to do of a stage."""
@@ -256,7 +324,11 @@ class Run:
         return {
             name: marker
             for name, marker in markers.items()
-            if all(present.get(o.url) == o.size_bytes for o in marker.outputs)
+            if all(
+                present.get(o.url) == o.size_bytes
+                or (o.url in marker.rewritten and o.url in present)
+                for o in marker.outputs
+            )
         }
 
     def _sizes(self, relative: set[str]) -> dict[str, int]:
@@ -294,6 +366,36 @@ def _decoded(data: bytes | None) -> Marker | None:
 
 def _digest(stage: Stage, unit: Unit) -> str:
     return digest([FORMAT_VERSION, stage.name, stage.settings, unit.name, unit.inputs])
+
+
+def note_rewritten(root: str, places: Collection[str]) -> None:
+    """Let the markers of a run say that these of their outputs are rewritten.
+
+    To be called before they are: a marker that vouches for the size of a file that is another one
+    by now would have its unit done anew.
+
+    Args:
+        root: the run's folder.
+        places: of the files, below it.
+
+    Raises:
+        StorageError: a marker cannot be read or written.
+    """
+    rewritten = {_inside(place, root) for place in places}
+    for generation in storage.list_folders(storage.join(root, "units")):
+        for stage in storage.list_folders(storage.join(root, "units", generation)):
+            folder = storage.join(root, "units", generation, stage)
+            for url, data in storage.read_many(storage.list_files(folder, ".json")).items():
+                if marker := _decoded(data):
+                    _note_rewritten(url, marker, rewritten)
+
+
+def _note_rewritten(url: str, marker: Marker, rewritten: Collection[str]) -> None:
+    mine = {o.url for o in marker.outputs if o.url in rewritten}
+    if mine - set(marker.rewritten):
+        told = sorted(mine.union(marker.rewritten))
+        noted = msgspec.structs.replace(marker, rewritten=told)
+        storage.publish_bytes(url, msgspec.json.encode(noted))
 
 
 def total(markers: Sequence[Marker]) -> dict[str, int]:

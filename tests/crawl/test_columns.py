@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from wit_builder.crawl.columns import collapse, normalise_urls, resolve_urls
 from wit_builder.crawl.join import joined
 from wit_builder.crawl.urls import CONTROLS, BadUrlError, normalise, resolve
-from wit_builder.hashing import pair_uid, pair_uids
 
 BASES = [
     "https://a.example/",
@@ -107,11 +106,3 @@ def test_collapsing_is_splitting_and_joining(texts: list[str]) -> None:
     sound = [text.encode("utf-8", "replace").decode() for text in texts]
     expected = [" ".join(text.split()) for text in sound]
     assert collapse(pa.array(sound, pa.string())).to_pylist() == expected
-
-
-@given(st.lists(st.tuples(st.text(), st.text()), max_size=20))
-def test_a_column_of_uids_is_that_of_each_pair(pairs: list[tuple[str, str]]) -> None:
-    """The kernel prefixes lengths as ``pair_uid`` does."""
-    sound = [tuple(v.encode("utf-8", "replace").decode() for v in pair) for pair in pairs]
-    urls, texts = (pa.array([pair[n] for pair in sound], pa.string()) for n in (0, 1))
-    assert pair_uids(urls, texts).to_pylist() == [pair_uid(*pair) for pair in sound]

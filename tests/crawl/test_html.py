@@ -215,6 +215,14 @@ def test_links() -> None:
     assert read_page(html, PAGE).links == []
 
 
+def test_links_not_to_be_followed() -> None:
+    """Those that are ``nofollow`` are left out, each by itself or all by the page's meta."""
+    html = b"<a rel='UGC NoFollow' href=a>1</a><a rel=nofollowed href=b>2</a>"
+    html += b"<area href=c rel=nofollow>"
+    assert read_page(html, PAGE, links=True).links == [HERE + "b"]
+    assert read_page(b"<meta name=robots content=nofollow>" + html, PAGE, links=True).links == []
+
+
 @pytest.mark.parametrize(
     ("srcset", "expected"),
     [

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,14 @@ import pytest
 
 from tests.mock_web import MockWeb, Reply, redirect
 from wit_builder import storage
-from wit_builder.crawl import site
+from wit_builder.crawl import site, visited
 from wit_builder.crawl.candidates import Output
 from wit_builder.errors import ArchiveError, RecipeError
-from wit_builder.sections import FetchSection, SiteSource
+from wit_builder.sections import BlockSection, FetchSection, SiteSource
 from wit_builder.tables import CANDIDATES
 from wit_builder.units import Done
+
+FETCH = FetchSection(retries=0, per_domain_interval_s=0.0)
 
 
 @pytest.fixture
@@ -35,8 +38,8 @@ def picture(name: str) -> str:
 def crawl(
     web: MockWeb, folder: Path, seeds: list[str], **source: Any
 ) -> tuple[Done, pa.Table, list[tuple[str, str]]]:
-    asking = SiteSource(seeds=seeds, **source)
-    (piece,) = site.pieces(asking, FetchSection(retries=0), 1 << 20, web.loopback)
+    asking = SiteSource(seeds=seeds, **{"sitemaps": False, **source})
+    (piece,) = site.pieces(asking, FETCH, 1 << 20, web.loopback)
     output = Output.of(str(folder / "g0"), "site-00000")
     done = site.run(piece.job(output))
     found = pa.concat_tables([CANDIDATES.empty_table(), *storage.read_batches(output.candidates)])
@@ -68,18 +71,21 @@ def test_a_static_site_gives_the_same_bytes(web: MockWeb, tmp_path: Path) -> Non
     """Crawling a site again that did not change publishes the same bytes."""
     links = "".join(f"<a href=/{n}>{n}</a>" for n in range(30))
     web.pages = {"/": page(links), **{f"/{n}": page(picture(str(n))) for n in range(30)}}
-    first, *_ = crawl(web, tmp_path, ["http://a.test/"])
-    second, *_ = crawl(web, tmp_path, ["http://a.test/"])
-    assert first == second
+    first, *_ = crawl(web, tmp_path / "a", ["http://a.test/"])
+    second, *_ = crawl(web, tmp_path / "b", ["http://a.test/"])
+    assert first.counts == second.counts
+    assert [(o.size_bytes, o.xxh3) for o in first.outputs] == [
+        (o.size_bytes, o.xxh3) for o in second.outputs
+    ]
 
 
 def test_depth_and_pages_are_bounded(web: MockWeb, tmp_path: Path) -> None:
     """No page beyond ``max_depth`` links or after ``max_pages`` pages is asked for."""
     web.pages = {f"/{n}": page(f"{picture(str(n))}<a href=/{n + 1}>x</a>") for n in range(9)}
-    crawl(web, tmp_path, ["http://a.test/0"], max_depth=2)
+    crawl(web, tmp_path / "a", ["http://a.test/0"], max_depth=2)
     assert [path for _, path in web.asked()] == ["/0", "/1", "/2"]
     web.log.clear()
-    crawl(web, tmp_path, ["http://a.test/0"], max_depth=9, max_pages=4)
+    crawl(web, tmp_path / "b", ["http://a.test/0"], max_depth=9, max_pages=4)
     assert [path for _, path in web.asked()] == ["/0", "/1", "/2", "/3"]
 
 
@@ -158,7 +164,7 @@ def test_an_impossible_seed_is_an_error() -> None:
 )
 def test_charset_of(value: str, expected: str | None) -> None:
     """The charset is the parameter of that name, unquoted."""
-    assert site.charset_of(value) == expected
+    assert visited.charset_of(value) == expected
 
 
 def test_a_site_that_cannot_be_reached_is_not_done(web: MockWeb, tmp_path: Path) -> None:
@@ -167,3 +173,53 @@ def test_a_site_that_cannot_be_reached_is_not_done(web: MockWeb, tmp_path: Path)
     with pytest.raises(ArchiveError, match=r"no seed .*a\.test/ \(robots_unreachable\)"):
         crawl(web, tmp_path, ["http://a.test/"])
     assert not list(tmp_path.rglob("*.arrow"))
+    del web.pages["a.test/robots.txt"]
+    for folder in tmp_path.rglob("notes"):  # where it says for how long that file need not be asked
+        shutil.rmtree(folder)
+    web.pages["a.test/"] = page(picture("0"))
+    assert crawl(web, tmp_path, ["http://a.test/"])[0].counts["candidates"] == 1
+
+
+def test_a_site_that_is_elsewhere_is_not_done(web: MockWeb, tmp_path: Path) -> None:
+    """Seeds that all lead off their hosts give an error that says where to."""
+    web.pages = {"a.test/": redirect("http://www.a.test/"), "www.a.test/": page(picture("0"))}
+    with pytest.raises(ArchiveError, match=r"elsewhere.*leads to http://www\.a\.test/"):
+        crawl(web, tmp_path, ["http://a.test/"])
+    web.pages["a.test/"] = redirect("http://b.test/")
+    with pytest.raises(ArchiveError, match=r"elsewhere.*leads to http://b\.test/"):
+        crawl(web, tmp_path, ["http://a.test/"])
+    assert not web.asked("b.test")
+
+
+def test_links_not_to_be_followed(web: MockWeb, tmp_path: Path) -> None:
+    """``nofollow`` is honoured on a link, in a page's meta, and in its header."""
+    web.pages = {
+        "/": page(
+            "<a href=/meta>m</a><a href=/header>h</a><a rel='ugc NoFollow' href=/link>l</a>"
+            "<a href=/other rel=noopener>o</a>"
+        ),
+        "/meta": page(f"<meta name=robots content=nofollow>{picture('1')}<a href=/x>x</a>"),
+        "/header": page(
+            f"{picture('2')}<a href=/y>y</a>",
+            **{"X-Robots-Tag": "otherbot: all, wit-builder: nofollow"},
+        ),
+        "/other": page(picture("3")),
+    }
+    _, found, _ = crawl(web, tmp_path, ["http://a.test/"])
+    assert found["text"].to_pylist() == ["1", "2", "3"]
+    assert sorted(path for _, path in web.asked()) == ["/", "/header", "/meta", "/other"]
+
+
+def test_what_is_blocked_is_not_asked_for(web: MockWeb, tmp_path: Path) -> None:
+    """A page on a block-list is a rejection; so it is if a part has it from before."""
+    web.pages = {"/": page(f"{picture('0')}<a href=/x>x</a>"), "/x": page(picture("1"))}
+    _, found, _ = crawl(web, tmp_path, ["http://a.test/"])
+    assert found["text"].to_pylist() == ["0", "1"]
+    (tmp_path / "urls.txt").write_text("http://a.test/x\n")
+    source = SiteSource(seeds=["http://a.test/"], sitemaps=False)
+    block = BlockSection(urls=[str(tmp_path / "urls.txt")])
+    web.log.clear()
+    (piece,) = site.pieces(source, FETCH, 1 << 20, web.loopback, block)
+    done = site.run(piece.job(Output.of(str(tmp_path / "g0"), "site-00000")))
+    assert done.counts == {"candidates": 1, "pages": 1, "rejected:blocked": 1}
+    assert not web.asked()

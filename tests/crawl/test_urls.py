@@ -6,8 +6,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from wit_builder.crawl import urls
 from wit_builder.crawl.urls import BadUrlError, normalise, resolve
+from wit_builder.web.urls import NORMAL
 
 PAGE = "https://page.example/dir/p.html"
 
@@ -76,4 +76,4 @@ def test_normalising_twice_changes_nothing(href: str) -> None:
 @given(st.text(alphabet="abZ09/.-_~?&=+;:@!$,()*'", max_size=30).map("http://h.example/".__add__))
 def test_the_short_cut_agrees_with_the_long_way(url: str) -> None:
     """A URL taken for normal at a glance is what normalising makes of it."""
-    assert not urls._NORMAL.fullmatch(url) or normalise(url) == url
+    assert not NORMAL.fullmatch(url) or normalise(url) == url

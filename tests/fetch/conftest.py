@@ -55,8 +55,11 @@ def job_of(web: MockWeb, tmp_path: Path) -> JobOf:
         return FetchJob(
             sources=[source],
             bucket=0,
+            number=0,
             out=str(tmp_path / "images"),
-            fetch=FetchSection(**{"retries": 0, "deadline_s": 5.0, **limits}),
+            fetch=FetchSection(
+                **{"retries": 0, "deadline_s": 5.0, "per_domain_interval_s": 0.0, **limits}
+            ),
             image=image or ImageSection(size_px=64),
             loopback=web.loopback,
         )

@@ -51,7 +51,7 @@ def job_of(rows: pa.Table, folder: Path, **limits: Any) -> FetchJob:
     source = str(folder / "selected.arrow")
     scatter(rows, np.zeros(rows.num_rows, np.int64), 1, source)
     image = ImageSection(size_px=64)
-    return FetchJob([source], 0, str(folder / "images"), FetchSection(**limits), image)
+    return FetchJob([source], 0, 0, str(folder / "images"), FetchSection(**limits), image)
 
 
 def rows_of(done: Done) -> list[dict[str, Any]]:
@@ -97,7 +97,7 @@ def test_held_and_asked_side_by_side(web, tmp_path):
     [place] = shard_of(tmp_path / "0.tar", [jpeg(90, 90)])
     rows = selected([place, None], ["http://a.test/old.jpg", "http://a.test/new.jpg"])
     job = job_of(rows, tmp_path)
-    done = run(FetchJob(job.sources, 0, job.out, job.fetch, job.image, loopback=web.loopback))
+    done = run(FetchJob(job.sources, 0, 0, job.out, job.fetch, job.image, loopback=web.loopback))
     assert done.counts == {"alive": 2}
     assert [row["http_status"] for row in rows_of(done)] == [200, None]
     assert {path for _, path in web.log if path != "/robots.txt"} == {"/new.jpg"}

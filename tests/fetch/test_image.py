@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.mock_web import encoded, jpeg, picture, png_header
-from wit_builder.fetch.image import Picture, Unusable, prepare, without_metadata
+from wit_builder.fetch.image import Picture, Unusable, prepare
+from wit_builder.fetch.jpeg import without_metadata
 from wit_builder.sections import ImageSection
 from wit_builder.tables import Reason
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import msgspec
+import pyarrow as pa
 import pytest
 
 from wit_builder import recipe as recipes
 from wit_builder.errors import CheckpointError, RecipeError, TrainingError
+from wit_builder.shards import removal
 from wit_train import checkpoint, loop, metrics, model
 from wit_train.config import TrainRecipe
 from wit_train.decode import Augment
@@ -105,6 +109,22 @@ def test_a_continuation_on_other_data_is_refused(recipe_file: Path, tmp_path: Pa
     loop.train(load(recipe_file), out)
     with pytest.raises(CheckpointError, match="the data set"):
         loop.train(load(recipe_file, f"data.shards={make_shards(30)}"), out)
+
+
+def test_a_checkpoint_outlives_a_removal(recipe_file: Path, tmp_path: Path, make_shards):
+    """Training goes on after it, with the same slots; going back to what was removed is refused."""
+    whole, broken, shards = tmp_path / "whole", tmp_path / "broken", make_shards(70)
+    before = shutil.copytree(shards, tmp_path / "before")
+    loop.train(load(recipe_file, f"data.shards={shards}"), str(whole))
+    half = ["steps=10", f"data.shards={shards}"]
+    loop.train(load(recipe_file, *half), str(broken))
+    for step in (8, 10):
+        (broken / f"checkpoints/step-{step:08d}.json").unlink()
+    removal.remove(shards, pa.array([hashlib.md5(b"5").digest()], pa.binary(16)))
+    assert loop.train(load(recipe_file, *half), str(broken)).step == 10
+    assert [row[3] for row in seen(broken)] == [row[3] for row in seen(whole)]
+    with pytest.raises(CheckpointError, match=r"what was removed since is back.*wit remove"):
+        loop.train(load(recipe_file, f"data.shards={before}"), str(broken))
 
 
 def test_a_damaged_checkpoint_is_named(recipe_file: Path, tmp_path: Path):

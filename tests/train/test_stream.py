@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from wit_builder.errors import ShardFormatError, TrainingError
+from wit_builder.shards import removal
 from wit_builder.shards.read import Dataset
 from wit_train import source
 from wit_train.blocks import Layout
@@ -76,6 +79,55 @@ def test_a_block_without_any_picture_stops_the_stream(make_shards):
     shards = make_shards(8, jpgs=dict.fromkeys(range(8), b"no"))
     with pytest.raises(ShardFormatError, match=r"decodes \[.*000000\.tar byte \d+"):
         first(shards, 1)
+
+
+def uids_of(*positions: int) -> pa.Array:
+    found = [hashlib.md5(str(n).encode()).digest() for n in positions]
+    return pa.array(found, pa.binary(16))
+
+
+def test_a_removal_changes_only_the_slots_of_what_was_removed(make_shards):
+    """All other slots hold the same pictures and texts; these hold the next of their block."""
+    shards = make_shards(70)
+    before = first(shards, 20)
+    gone = [3, 4, 30, 69]
+    removal.remove(shards, uids_of(*gone))
+    after = first(shards, 20)
+    assert [b.sample_ids.tolist() for b in after] == [b.sample_ids.tolist() for b in before]
+    for old, new in zip(before, after, strict=True):
+        replaced = np.isin(new.sample_ids, gone)
+        assert new.substituted == replaced.sum()
+        assert np.array_equal(old.images[~replaced], new.images[~replaced])
+        assert np.array_equal(old.tokens[~replaced], new.tokens[~replaced])
+        assert not (old.tokens[replaced] == new.tokens[replaced]).all(axis=1).any()
+    assert sum(b.substituted for b in after) > 0
+
+
+def test_a_block_of_which_all_was_removed_is_filled_by_the_next(make_shards):
+    """Training goes on: its slots hold samples of the next block that has any left."""
+    shards = make_shards(12, per_shard=4, max_block_bytes=1)  # a block a sample
+    removal.remove(shards, uids_of(2, 3, 11))
+    batches = first(shards, 2, layout=ONCE)
+    expected = Tokenizer(8)([f"picture number {i}" for i in (0, 1, 4, 4, 4, 5, 6, 7, 8, 9, 10, 0)])
+    np.testing.assert_array_equal(np.concatenate([b.tokens for b in batches]), expected)
+    assert [b.substituted for b in batches] == [2, 1]
+
+
+def test_a_data_set_of_which_all_was_removed_stops_the_stream(make_shards):
+    """There is nothing to put in any slot."""
+    shards = make_shards(8, max_block_bytes=1)
+    removal.remove(shards, uids_of(*range(8)))
+    with pytest.raises(ShardFormatError, match="decodes"):
+        first(shards, 1)
+
+
+def test_a_removal_under_way_does_not_stop_a_stream(make_shards):
+    """What was opened before reads shards of the next revision, and leaves out what is gone."""
+    shards = make_shards(16, max_block_bytes=1)
+    batches = iter(Stream(shards, batch_size=4, layout=ONCE, look=LOOK, pace=Pace(steps_ahead=0)))
+    assert next(batches).substituted == 0
+    removal.remove(shards, uids_of(9, 10))
+    assert [batch.substituted for batch in batches] == [0, 2, 0]
 
 
 def test_a_flipped_byte_stops_the_stream_naming_shard_and_offset(make_shards):

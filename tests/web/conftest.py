@@ -13,6 +13,8 @@ from wit_builder.sections import FetchSection
 from wit_builder.web.answer import Answer
 from wit_builder.web.client import Client
 
+QUICK: dict[str, Any] = {"retries": 0, "deadline_s": 5.0, "per_domain_interval_s": 0.0}
+
 Ask = Callable[..., Answer]
 
 
@@ -28,7 +30,7 @@ def ask(web: MockWeb) -> Ask:
 
     def once(url: str, kind: Any = "image", lookup: Any = None, **limits: Any) -> Answer:
         async def go() -> Answer:
-            fetch = FetchSection(**{"retries": 0, "deadline_s": 5.0, **limits})
+            fetch = FetchSection(**{**QUICK, **limits})
             async with Client(fetch, loopback=web.loopback, lookup=lookup) as client:
                 return await client.get(url, kind=kind)
 

@@ -38,6 +38,35 @@ def test_a_picture(web, ask):
     assert web.log == [("a.test", "/robots.txt"), ("a.test", "/a.jpg")]
 
 
+def test_a_conditional_request(web):
+    """A page that did not change since comes without a body, and without a refusal."""
+    web.pages["/p"] = (304, {"ETag": '"2"'}, b"")
+    since = {"If-None-Match": '"1"'}
+
+    async def go() -> Answer:
+        async with Client(FetchSection(per_domain_interval_s=0.0), loopback=web.loopback) as client:
+            return await client.get("http://a.test/p", kind="page", since=since)
+
+    answer = asyncio.run(go())
+    assert (answer.status, answer.body, answer.refusal) == (304, None, None)
+    assert web.headers[-1]["if-none-match"] == '"1"'
+    assert answer.headers == {"etag": '"2"'}
+
+
+def test_sitemaps(web):
+    """The sitemaps that a robots.txt names are told, whatever else it says."""
+    web.pages["a.test/robots.txt"] = (
+        200, {}, b"User-agent: *\nDisallow: /\nSitemap: http://a.test/s.xml\nsitemap: /t.xml\n",
+    )  # fmt: skip
+
+    async def go() -> list[list[str]]:
+        async with Client(FetchSection(per_domain_interval_s=0.0), loopback=web.loopback) as client:
+            urls = ["http://a.test/x", "http://none.test/", "file:///etc/passwd"]
+            return [await client.gate.sitemaps(url) for url in urls]
+
+    assert asyncio.run(go()) == [["http://a.test/s.xml", "/t.xml"], [], []]
+
+
 def test_user_agent_is_honest(web, ask):
     """Every request, that for robots.txt included, says who asks and where to complain."""
     ask("http://a.test/a.jpg", contact="https://example.org/bot")
@@ -65,7 +94,7 @@ def test_loopback_is_loud(ask, caplog):
 def test_loopback_maps_to_loopback_only():
     """A loopback map cannot lead to another machine."""
     with pytest.raises(RecipeError, match="only lead to loopback"):
-        Client(FetchSection(), loopback={"*.test": "10.0.0.1:80"})
+        Client(FetchSection(per_domain_interval_s=0.0), loopback={"*.test": "10.0.0.1:80"})
 
 
 @pytest.mark.parametrize(
@@ -118,17 +147,56 @@ def test_redirect_to_the_server_itself_by_address(web, ask):
 def test_redirects_are_followed_and_asked_about(web, ask):
     """Five hops are followed, across hosts, and robots.txt is asked of every origin on the way."""
     for hop, status in enumerate((301, 302, 303, 307, 308)):
-        web.pages[f"h{hop}.test/a"] = redirect(f"http://h{hop + 1}.test/a", status)
-    web.pages["h5.test/a"] = picture_reply(PICTURE)
-    answer = ask("http://h0.test/a")
-    assert (answer.body, answer.final_url) == (PICTURE, "http://h5.test/a")
-    assert [h for h, p in web.log if p == "/robots.txt"] == [f"h{hop}.test" for hop in range(6)]
+        web.pages[f"h{hop}.a.test/a"] = redirect(f"http://h{hop + 1}.a.test/a", status)
+    web.pages["h5.a.test/a"] = picture_reply(PICTURE)
+    answer = ask("http://h0.a.test/a")
+    assert (answer.body, answer.final_url) == (PICTURE, "http://h5.a.test/a")
+    assert answer.redirects == 5
+    assert [h for h, p in web.log if p == "/robots.txt"] == [f"h{hop}.a.test" for hop in range(6)]
+
+
+def test_a_redirect_to_another_domain_is_its_owners_to_ask(web, ask):
+    """A redirect to another registrable domain ends as moved, with nothing asked there."""
+    web.pages["/a"] = redirect("http://www.a.test/b")
+    web.pages["/b"] = redirect("http://b.test/c")
+    answer = ask("http://a.test/a", retries=3)
+    assert (reason(answer), answer.outcome) == (Reason.MOVED, Outcome.MOVED)
+    assert (answer.final_url, answer.status, answer.redirects) == ("http://b.test/c", 302, 2)
+    assert {host for host, _ in web.log} == {"a.test", "www.a.test"}
+
+
+def test_redirects_between_domains_count(web):
+    """Whoever goes on with a moved URL follows no more redirects than were left."""
+    web.pages["/a"] = redirect("/b")
+    web.pages["/b"] = picture_reply(PICTURE)
+
+    async def go() -> list[Answer]:
+        fetch, found = FetchSection(max_redirects=3), []
+        async with Client(fetch, loopback=web.loopback) as client:
+            for so_far in (2, 3):
+                asking = client.begin("http://a.test/a", "image")
+                asking.redirects = so_far
+                found.append(await client.attempt(asking))
+        return found
+
+    fine, too_many = asyncio.run(go())
+    assert (fine.body, fine.redirects) == (PICTURE, 3)
+    assert reason(too_many) is Reason.REDIRECT_LOOP
+    assert len(web.asked()) == 3
+
+
+def test_a_robots_txt_is_followed_to_another_domain(web, ask):
+    """A robots.txt that another domain has is read there (RFC 9309, section 2.3.1.2)."""
+    web.pages["a.test/robots.txt"] = redirect("http://b.test/rules")
+    web.pages["b.test/rules"] = (200, {}, b"User-agent: *\nDisallow: /")
+    assert reason(ask("http://a.test/a")) is Reason.ROBOTS_DISALLOWED
+    assert web.asked() == [("b.test", "/rules")]
 
 
 def test_a_redirect_into_what_robots_forbid(web, ask):
     """A redirect into a part of the web that robots.txt forbids ends there, unasked."""
-    web.pages["/a"] = redirect("http://b.test/private/a")
-    web.pages["b.test/robots.txt"] = (200, {}, b"User-agent: *\nDisallow: /private/")
+    web.pages["/a"] = redirect("http://b.a.test/private/a")
+    web.pages["b.a.test/robots.txt"] = (200, {}, b"User-agent: *\nDisallow: /private/")
     assert reason(ask("http://a.test/a")) is Reason.ROBOTS_DISALLOWED
     assert web.asked() == [("a.test", "/a")]
 
@@ -330,7 +398,7 @@ def test_connections_are_kept(web):
     web.pages["/r"] = redirect("/a")
 
     async def go() -> None:
-        async with Client(FetchSection(), loopback=web.loopback) as client:
+        async with Client(FetchSection(per_domain_interval_s=0.0), loopback=web.loopback) as client:
             for path in ["a", "missing", "r", "a"]:
                 await client.get(f"http://a.test/{path}", kind="image")
 

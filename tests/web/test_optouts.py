@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wit_builder.web.optouts import DIRECTIVES, opt_outs
+from wit_builder.web.optouts import DIRECTIVES, forbids_following, opt_outs
 
 
 @pytest.mark.parametrize(
@@ -88,3 +88,23 @@ def test_any_text_is_survived(name, value):
     found = opt_outs([("X-Robots-Tag", value), (name, value)], [("robots", value)])
     assert found == sorted(set(found))
     assert set(found) <= DIRECTIVES | {"tdm-reservation", "train-ai=n"}
+
+
+@pytest.mark.parametrize(
+    ("headers", "metas", "expected"),
+    [
+        ([("X-Robots-Tag", "index, NoFollow")], [], True),
+        ([("x-robots-tag", "none")], [], True),
+        ([("X-Robots-Tag", "otherbot: nofollow")], [], False),
+        ([("X-Robots-Tag", "otherbot: all, wit-builder: nofollow")], [], True),
+        ([("X-Robots-Tag", "noai"), ("X-Follow", "nofollow")], [], False),
+        ([], [("ROBOTS", "noarchive,nofollow")], True),
+        ([], [("wit-builder", "nofollow")], True),
+        ([], [("googlebot", "nofollow"), ("description", "nofollow")], False),
+    ],
+)
+def test_forbids_following(
+    headers: list[tuple[str, str]], metas: list[tuple[str, str]], *, expected: bool
+) -> None:
+    """Links are not to be followed where a header or meta that addresses us says so."""
+    assert forbids_following(headers, metas) == expected

@@ -128,7 +128,7 @@ def test_asked_once_per_origin(web):
     web.pages["/a"] = picture_reply(jpeg())
 
     async def go() -> None:
-        async with Client(FetchSection(), loopback=web.loopback) as client:
+        async with Client(FetchSection(per_domain_interval_s=0.0), loopback=web.loopback) as client:
             urls = [f"http://{host}.test/a" for host in "ab" for _ in range(10)]
             await asyncio.gather(*(client.get(url, kind="image") for url in urls))
 

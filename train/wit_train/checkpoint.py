@@ -28,6 +28,7 @@ class Note(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         step: the next step to take.
         data: ``base`` digest of the data set: the same in each of its revisions.
+        revision: of the data set; what was removed from it since is no hindrance.
         bound: recipe keys that the continuation must share, with their values as JSON.
         model: config of the model, as open_clip takes it.
         precision: fp32 or bf16.
@@ -41,6 +42,7 @@ class Note(msgspec.Struct, frozen=True, kw_only=True):
     bound: dict[str, str]
     model: dict[str, Any]
     precision: str
+    revision: int = 0
     size_bytes: int = 0
     xxh3: str = ""
     format: int = FORMAT
@@ -163,4 +165,11 @@ def refuse_other_run(note: Note, expected: Note, place: str) -> None:
             f"the checkpoint is of a run with another value of: {', '.join(changed)}",
             where=storage.redact(place),
             fix="give another --out, or undo the change",
+        )
+    if expected.revision < note.revision:
+        raise CheckpointError(
+            f"the data set is of revision {expected.revision}, the checkpoint of a run on revision "
+            f"{note.revision}: what was removed since is back",
+            where=storage.redact(place),
+            fix="remove it again with `wit remove`, or name the data set that it was removed from",
         )

@@ -35,7 +35,7 @@ def train(
         set_: key.path=value, over the recipe's; may be given several times.
         json: write each logged step as JSON.
     """
-    _need_torch()
+    need_torch()
     from wit_builder.shards.read import read_info
     from wit_train import loop
     from wit_train.config import TrainRecipe, steps_of
@@ -79,7 +79,7 @@ def evaluate(
         out: file for the results as JSON.
         json: print the results as JSON.
     """
-    _need_torch()
+    need_torch()
     from wit_train import evaluate as measure
     from wit_train import labels
 
@@ -116,13 +116,17 @@ def _print_table(results: dict[str, Any]) -> None:
     Console().print(table)
 
 
-def _need_torch() -> None:
-    """Check that torch is there, before anything imports it."""
+def need_torch(who: str = "training") -> None:
+    """Check that torch is there, before anything imports it.
+
+    Raises:
+        MissingPartError: it is not, or open_clip is not.
+    """
     # torch's threads wait for each other by spinning, which takes the cores from the threads that
     # decode, and from whatever else runs: throughput was seen to fall to a fifth
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for package in ("torch", "open_clip"):
         if importlib.util.find_spec(package) is None:
             raise MissingPartError(
-                f"training needs the package {package}", fix="pip install 'wit-builder[train]'"
+                f"{who} needs the package {package}", fix="pip install 'wit-builder[train]'"
             )

@@ -69,8 +69,12 @@ class Judged:
             return self.network.encode_text(tokens, normalize=True).float()
 
 
-def load(place: str) -> Judged:
+def load(place: str, device: str = "") -> Judged:
     """Return the model of a run's folder, or of a checkpoint's JSON.
+
+    Args:
+        place: of the folder or the JSON.
+        device: as torch names it; by default a GPU where there is one.
 
     Raises:
         TrainingError: there is no checkpoint.
@@ -83,8 +87,8 @@ def load(place: str) -> Judged:
     spec = model.checked(note.model)
     network = model.build(spec, seed=0)
     checkpoint.load(found, {"model": network})
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return Judged(network.to(device).eval(), spec, device, note.precision)
+    chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return Judged(network.to(chosen).eval(), spec, chosen, note.precision)
 
 
 def zero_shot(judged: Judged, labelled: Labelled, templates: Sequence[str]) -> Result:

@@ -71,6 +71,7 @@ def train(recipe: TrainRecipe, out: str, show: Show | None = None) -> Outcome:
         bound=bound_keys(recipe),
         model=spec.config,
         precision=recipe.precision,
+        revision=dataset.revision,
     )
     start = _resume(storage.join(out, "checkpoints"), training, note)
     stream = _open_stream(recipe, dataset, spec, start)

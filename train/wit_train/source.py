@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -49,6 +50,8 @@ class Source:
         self.dataset = dataset
         self._keep = keep
         self._kept: OrderedDict[int, Future[list[Sample]]] = OrderedDict()
+        self._spare: tuple[int, list[Sample]] = -1, []
+        self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="wit-read")
 
     def block(self, block: int) -> Future[list[Sample]]:
@@ -60,6 +63,19 @@ class Source:
         while len(self._kept) > self._keep:
             self._kept.popitem(last=False)
         return future
+
+    def spare(self, block: int) -> list[Sample]:
+        """Return the samples of a block that fills another's slots; the last one is kept as well.
+
+        Thread-safe: all threads that fill slots of a removed block want the same one.
+
+        Raises:
+            ShardFormatError, StorageError: as ``read_block``.
+        """
+        with self._lock:
+            if self._spare[0] != block:
+                self._spare = block, read_block(self.dataset, block)
+            return self._spare[1]
 
     def close(self) -> None:
         """Stop reading."""

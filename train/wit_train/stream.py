@@ -212,20 +212,36 @@ class _Maker:
         texts, substituted = list[str](), 0
         for row in rows:  # 0.3 ms a sample of 128 pixels, measured, nearly all in OpenCV
             block, index = int(slots.block[row]), int(slots.sample[row])
-            found = _usable(blocks[block].result(), index)
-            if found is None:
-                raise ShardFormatError(
-                    "no sample of the block decodes",
-                    where=place_of(self._stream.dataset, block),
-                    fix="run `wit verify` on the shards; pack them again",
-                )
-            sample, picture, tries = found
+            sample, picture, tries = self._usable(blocks[block].result(), block, index)
             words = (int(slots.epoch[row]), int(batch.sample_ids[row]))
             batch.images[row] = self._sized(picture, words)
             texts.append(sample.members["txt"].decode(errors="replace"))
             substituted += tries > 0
         batch.tokens[rows.start : rows.stop] = self._tokenizer(texts)
         return substituted
+
+    def _usable(self, samples: list[Sample], block: int, index: int) -> tuple[Sample, Pixels, int]:
+        """Return what fills a slot: its sample, or the next usable one; and how far that is.
+
+        Of a block whose samples were removed there may be none left: then the blocks after it, in
+        the order of the data, the first again after the last.
+
+        Raises:
+            ShardFormatError: nothing of the block decodes, or of all blocks.
+        """
+        data, passed = self._stream.dataset, 0
+        while (found := _usable(samples, index)) is None:
+            passed += len(samples)
+            if passed >= data.info.samples or not any(sample.removed for sample in samples):
+                raise ShardFormatError(
+                    "no sample of the block decodes",
+                    where=place_of(data, block),
+                    fix="run `wit verify` on the shards; pack them again",
+                )
+            block = (block + 1) % data.info.blocks
+            samples = self._source.spare(block)
+        sample, picture, distance = found
+        return sample, picture, passed + distance
 
     def _sized(self, picture: Pixels, words: tuple[int, int]) -> Pixels:
         look = self._stream.look

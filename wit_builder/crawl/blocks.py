@@ -88,6 +88,19 @@ def eight_at(_context: Any, address: Any) -> Any:
 
 
 @_instruction
+def multiply_fold(_context: Any, first: Any, second: Any) -> Any:
+    """Return the product of two numbers, 128 bits, its lower half combined (xor) with its upper."""
+
+    def generate(_target: Any, builder: ir.IRBuilder, _signature: Any, arguments: Any) -> Any:
+        wide = ir.IntType(2 * _WORD.width)
+        product = builder.mul(*(builder.zext(factor, wide) for factor in arguments))
+        upper = builder.lshr(product, wide(_WORD.width))
+        return builder.trunc(builder.xor(product, upper), _WORD)
+
+    return types.uint64(types.uint64, types.uint64), generate
+
+
+@_instruction
 def copy(_context: Any, source: Any, target: Any, size: Any) -> Any:
     """Copy so many bytes from one address to another; return how many."""
 

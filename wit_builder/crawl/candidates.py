@@ -25,7 +25,8 @@ import pyarrow.ipc
 from wit_builder import storage
 from wit_builder.crawl.columns import I64, Bad, resolve_urls
 from wit_builder.crawl.html import Page, TooDeepError, read_page
-from wit_builder.hashing import U64, pair_uids
+from wit_builder.crawl.uids import pair_uids
+from wit_builder.hashing import U64
 from wit_builder.storage import Published
 from wit_builder.tables import CANDIDATES, FOUND, REJECTIONS, Reason, conform
 from wit_builder.units import Done
@@ -39,10 +40,11 @@ _REMEMBERED = 1 << 20
 
 
 class Output(msgspec.Struct, frozen=True):
-    """Where a unit's candidates (Arrow IPC) and rejections (parquet) go."""
+    """Where a unit's candidates (Arrow IPC) and rejections (parquet) go; the run's folder."""
 
     candidates: str
     rejections: str
+    root: str = ""
 
     @classmethod
     def of(cls, generation: str, unit: str) -> Output:
@@ -50,6 +52,7 @@ class Output(msgspec.Struct, frozen=True):
         return cls(
             storage.join(generation, "candidates", f"{unit}.arrow"),
             storage.join(generation, "rejected", f"{STAGE}-{unit}.parquet"),
+            generation.rstrip("/").rpartition("/")[0],
         )
 
 
@@ -61,12 +64,19 @@ class Piece(NamedTuple):
         key: what tells it from all others of its kind: a place, or a domain.
         inputs: identities of what is read; a change of any makes the unit anew.
         job: makes the unit's job, given where its output goes.
+        earlier: what stood for the same before: of a site its earlier visits, the first one first.
     """
 
     kind: str
     key: str
     inputs: list[str]
     job: Callable[[Output], Any]
+    earlier: tuple[Piece, ...] = ()
+
+    @property
+    def origin(self) -> str:
+        """The key of the first of those that stood for the same."""
+        return self.earlier[0].key if self.earlier else self.key
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -107,19 +117,23 @@ class Collector:
     def add(self, found: pa.Table) -> None:
         """Take pairs as ``tables.FOUND``: URLs normalised, texts collapsed and not empty."""
         for at in range(0, found.num_rows, BATCH_ROWS):
-            self._write(found.slice(at, BATCH_ROWS))
+            self._write(self._fresh(found.slice(at, BATCH_ROWS)))
 
-    def _write(self, found: pa.Table) -> None:
+    def _fresh(self, found: pa.Table) -> pa.Table:
+        """Return the pairs that are not remembered, with their ``uid``; count the others."""
         uids = pair_uids(found["url"].combine_chunks(), found["text"].combine_chunks())
         halves = np.frombuffer(uids.buffers()[1], np.uint64).reshape(-1, 2)
         new = np.empty(len(uids), np.bool_)
         _unseen(halves, self._seen, new)
         fresh = found.append_column("uid", uids).filter(pa.array(new))
+        if fresh.num_rows < found.num_rows:
+            self.counts["repeated"] += found.num_rows - fresh.num_rows
+        return fresh
+
+    def _write(self, fresh: pa.Table) -> None:
         if fresh.num_rows:
             self._writer.write_table(conform(fresh, CANDIDATES).combine_chunks())
         self.counts["candidates"] += fresh.num_rows
-        if fresh.num_rows < found.num_rows:
-            self.counts["repeated"] += found.num_rows - fresh.num_rows
 
     def add_pictures(self, pictures: pa.Table, which: I64, pages: pa.Table) -> None:
         """Take pictures of pages, their addresses as they stand there.
@@ -136,33 +150,36 @@ class Collector:
         bases = pages["base"].combine_chunks()
         urls, bad = resolve_urls(pictures["href"].combine_chunks(), bases, which)
         self._reject_urls(bad, which, pages)
-        found = pictures.append_column("url", urls).append_column("place", pa.array(which))
+        found = pictures.drop_columns("href").append_column("url", urls)
+        found = found.append_column("place", pa.array(which))
         if bad:
             found = found.filter(pc.is_valid(urls))
-        columns = {name: found[name] for name in ("url", "text", "text_from")}
-        columns |= {name: pages[name].take(found["place"]) for name in PAGES.names[1:]}
-        columns["picture_at"] = pa.nulls(found.num_rows, pa.string())
-        self.add(pa.table([columns[name] for name in FOUND.names], FOUND.names))
+        for at in range(0, found.num_rows, BATCH_ROWS):
+            # what pages say comes last: a third of the pairs or more may be repeats
+            fresh = self._fresh(found.slice(at, BATCH_ROWS))
+            for name in PAGES.names[1:]:
+                fresh = fresh.append_column(name, pages[name].take(fresh["place"]))
+            nowhere = pa.nulls(fresh.num_rows, pa.string())
+            self._write(fresh.append_column("picture_at", nowhere))
 
     def _reject_urls(self, bad: Bad, which: I64, pages: pa.Table) -> None:
         page_urls = pages["page_url"].to_pylist() if bad else []
         for row, why in bad:
             self.reject(Reason.BAD_URL, why, page_urls[which[row]])
 
-    def add_html(
-        self, body: bytes, charset: str | None, source: Source, *, links: bool = False
-    ) -> list[str]:
-        """Take a page as it was served; return its links, if wanted."""
-        self.counts["pages"] += 1
+    def add_html(self, body: bytes, charset: str | None, source: Source) -> None:
+        """Take a page as it was served."""
         try:
-            page = read_page(body, source.page_url, charset, links=links)
+            page = read_page(body, source.page_url, charset)
         except TooDeepError as error:
+            self.counts["pages"] += 1
             self.reject(Reason.TOO_LARGE_HTML, str(error) or "too deep", source.page_url)
-            return []
-        self._add_page(page, source)
-        return page.links
+        else:
+            self.add_page(page, source)
 
-    def _add_page(self, page: Page, source: Source) -> None:
+    def add_page(self, page: Page, source: Source) -> None:
+        """Take what a page says."""
+        self.counts["pages"] += 1
         if page.opt_outs:
             self.reject(Reason.OPT_OUT_PAGE, ", ".join(page.opt_outs), source.page_url)
         # No rows: there is no pair to speak of, and most pictures of the web have no text.

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from wit_builder.crawl.blocks import address_of, copy
+from wit_builder.crawl.blocks import address_of, byte_at, copy
 from wit_builder.crawl.join import joined
 from wit_builder.crawl.urls import (
     CONTROLS,
@@ -108,12 +108,12 @@ def _collapse(data: U8, offsets: I64, out: U8) -> I32:
     size = 0
     for i in range(offsets.size - 1):
         at, end = offsets[i], offsets[i + 1]
-        if not _is_odd(data, at, end):
+        if not _is_odd(source + at, source + end):
             size += copy(source + at, target + size, end - at)
         else:
             begin, spaced = size, False
             while at < end:
-                space = _space(data, at, end)
+                space = _space(source + at, source + end)
                 if space > 0:
                     spaced = size > begin
                     at += space
@@ -128,12 +128,15 @@ def _collapse(data: U8, offsets: I64, out: U8) -> I32:
 
 
 @numba.njit(cache=True)
-def _is_odd(data: U8, at: int, end: int) -> bool:
-    """Return whether a text has white space other than single spaces inside, or may have."""
+def _is_odd(at: int, end: int) -> bool:
+    """Return whether a text has white space other than single spaces inside, or may have.
+
+    It stands between two addresses.
+    """
     found = False
     before = np.uint8(0x20)  # before the first byte, as after a space, none may stand
     for k in range(at, end):
-        byte = data[k]
+        byte = byte_at(k)
         # all of Unicode's other spaces begin with these bytes
         other = (byte == 0xC2) | ((byte >= 0xE1) & (byte <= 0xE3))
         found |= (byte < 0x20) | ((byte == 0x20) & (before == 0x20)) | other
@@ -141,16 +144,20 @@ def _is_odd(data: U8, at: int, end: int) -> bool:
     return found or (before == 0x20 and end > at)
 
 
-@numba.njit(cache=True)
-def _space(data: U8, at: int, end: int) -> int:
-    """Return how many bytes the white space that stands here has, as UTF-8; 0 if none stands."""
-    byte = data[at]
+@numba.njit(cache=True, inline="always")
+def _space(at: int, end: int) -> int:
+    """Return how many bytes the white space at an address has, as UTF-8; 0 if none stands there."""
+    byte = byte_at(at)
     if byte <= 0x20:
         return 1 if byte >= 0x1C or 0x09 <= byte <= 0x0D else 0
     if byte == 0xC2:
-        return 2 if at + 1 < end and data[at + 1] in (0x85, 0xA0) else 0
+        return 2 if at + 1 < end and byte_at(at + 1) in (0x85, 0xA0) else 0
     if not 0xE1 <= byte <= 0xE3 or at + 2 >= end:
         return 0
-    code = (byte & 15) << 12 | (data[at + 1] & 63) << 6 | data[at + 2] & 63
+    code = (
+        (np.int64(byte) & 15) << 12
+        | (np.int64(byte_at(at + 1)) & 63) << 6
+        | (np.int64(byte_at(at + 2)) & 63)
+    )
     known = 0x2000 <= code <= 0x200A or code in (0x1680, 0x2028, 0x2029, 0x202F, 0x205F, 0x3000)
     return 3 if known else 0

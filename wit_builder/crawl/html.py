@@ -23,7 +23,7 @@ from wit_builder.crawl.licenses import license_of
 from wit_builder.crawl.nesting import too_costly
 from wit_builder.crawl.urls import BadUrlError, resolve
 from wit_builder.tables import TextFrom
-from wit_builder.web.optouts import META_NAMES, opt_outs
+from wit_builder.web.optouts import META_NAMES, forbids_following, opt_outs
 
 LAZY = ("data-src", "data-original", "data-lazy-src", "data-lazy", "data-image", "data-url")
 """Where lazy-loading scripts of the web keep the address, in the order they are asked."""
@@ -77,7 +77,8 @@ class Page(NamedTuple):
         without_text: pictures that have none.
         opt_outs: as ``web.optouts`` names them.
         license: URL of the licence it links to.
-        links: URLs of its links, normalised, in document order, each once; on request only.
+        links: URLs of its links that may be followed, normalised, in document order, each once; on
+            request only.
     """
 
     pairs: list[Pair]
@@ -108,11 +109,13 @@ def read_page(body: bytes, url: str, charset: str | None = None, *, links: bool 
     for node in tree.css(_ELEMENTS):
         tag = node.tag or ""
         kinds.setdefault("a" if tag == "link" else tag, []).append(node)
-    seen = opt_outs(metas=_metas(kinds.get("meta", [])))
+    metas = _metas(kinds.get("meta", []))
+    seen = opt_outs(metas=metas)
     base = _base(kinds.get("base", []), url)
     license_url = license_of(_rel_and_href(kinds.get("a", [])), base)
     if seen:
         return Page([], base, 0, seen, license_url, [])
+    links = links and not forbids_following(metas=metas)
     page = Page([], base, 0, [], license_url, _links(tree, base) if links else [])
     return _with_pictures(page, kinds.get("img", []), kinds.get("figcaption", []))
 
@@ -139,7 +142,7 @@ def _rel_and_href(nodes: list[LexborNode]) -> Iterator[tuple[str, str]]:
 
 def _links(tree: LexborHTMLParser, base: str) -> list[str]:
     found: dict[str, None] = {}
-    for node in tree.css("a[href], area[href]"):
+    for node in tree.css(':is(a, area)[href]:not([rel~="nofollow" i])'):
         try:
             found[resolve(node.attributes.get("href") or "", base)] = None
         except BadUrlError:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from wit_builder.crawl.blocks import address_of, copy
+from wit_builder.crawl.blocks import address_of, byte_at, copy, eight_at
 from wit_builder.hashing import binary_buffers
 
 U8 = npt.NDArray[np.uint8]
@@ -24,7 +24,9 @@ Mask = npt.NDArray[np.bool_]
 _SLASH, _BACKSLASH, _DOT, _COLON, _HYPHEN = (np.uint8(ord(c)) for c in "/\\.:-")
 _PERCENT, _SPACE, _QUERY, _FRAGMENT = (np.uint8(ord(c)) for c in "% ?#")
 _H = np.uint8(ord("h"))
-_HTTP, _HTTPS = (np.frombuffer(scheme, np.uint8) for scheme in (b"http://", b"https://"))
+_HTTP, _HTTPS, _SEVEN = (
+    np.frombuffer(eight, np.uint64)[0] for eight in (b"http://\0", b"https://", b"\xff" * 7 + b"\0")
+)
 _HEX = np.frombuffer(b"0123456789ABCDEF", np.uint8)
 
 
@@ -100,7 +102,7 @@ def _join(hrefs: tuple[U8, I64], bases: tuple[U8, I64], which: I64, out: U8, nor
         while at < end and data[end - 1] <= _SPACE:
             end -= 1
         begin = size
-        if at < end and data[at] == _H and _is_normal(data, at, end):
+        if at < end and data[at] == _H and _is_normal(source + at, source + end):
             size += copy(source + at, target + size, end - at)
             ends[i + 1], normal[i] = size, True
             continue
@@ -109,7 +111,7 @@ def _join(hrefs: tuple[U8, I64], bases: tuple[U8, I64], which: I64, out: U8, nor
             missing = _left_out(data, at, end, base, first, last)
             size += copy(prefix + first, target + size, missing)
         size = _write(data, at, end, out, begin, size)
-        ends[i + 1], normal[i] = size, _is_normal(out, begin, size)
+        ends[i + 1], normal[i] = size, _is_normal(target + begin, target + size)
     return ends
 
 
@@ -161,7 +163,10 @@ def _write(data: U8, at: int, end: int, out: U8, begin: int, size: int) -> int:
     segment = size
     while at < end and data[at] != _FRAGMENT:
         byte = data[at]
-        if in_path and not in_query and byte in (_SLASH, _QUERY):
+        if _KINDS[byte] == _PLAIN:
+            out[size] = byte
+            size += 1
+        elif in_path and not in_query and byte in (_SLASH, _QUERY):
             size, folded = _fold(out, path, segment, size)
             if byte == _QUERY:
                 in_query = True
@@ -239,56 +244,61 @@ def _digit(byte: np.uint8) -> int:
 
 
 @numba.njit(cache=True)
-def _is_normal(url: U8, at: int, end: int) -> bool:
-    """Return whether a URL is normal: plain host, no port, dots within names, known escapes."""
-    begin = _nth_slash(url, at, end, 2) + 1
-    if not (begin - at == 7 or begin - at == 8) or not _is_http(url, at, begin):
+def _is_normal(at: int, end: int) -> bool:
+    """Return whether a URL is normal: plain host, no port, dots within names, known escapes.
+
+    It stands between two addresses.
+    """
+    at = _end_of_scheme(at, end)
+    if at == 0:
         return False
-    at = _end_of_host(url, begin, end)
-    if at < 0:
+    at = _end_of_host(at, end)
+    if at == 0:
         return False
-    before, in_query = _SLASH, False
+    in_query = False
     while at < end:
-        byte = url[at]
+        byte = byte_at(at)
         kind = _KINDS[byte]
+        if kind == _PLAIN:
+            at += 1
+            continue
         if byte == _PERCENT:
-            if not _stays(url, at, end, _STAY_IN_QUERY if in_query else _STAY_IN_PATH):
+            if not _stays(at, end, _STAY_IN_QUERY if in_query else _STAY_IN_PATH):
                 return False
             at += 2
-        elif in_query:
-            if kind == 0:
-                return False
-        elif byte == _QUERY:
-            in_query = True
-            if at + 1 == end:
-                return False
-        elif kind == _ALSO_IN_QUERY:
-            if byte == _DOT and (before in (_SLASH, _DOT)):
-                return False
         elif kind == 0:
             return False
-        before = byte
+        elif not in_query:
+            if byte == _QUERY:
+                in_query = True
+                if at + 1 == end:
+                    return False
+            elif byte == _DOT and byte_at(at - 1) in (_SLASH, _DOT):
+                return False
         at += 1
     return True
 
 
 @numba.njit(cache=True, inline="always")
-def _is_http(url: U8, at: int, end: int) -> bool:
-    for k in range(end - at):  # noqa: SIM110 - numba inlines no generators
-        if url[at + k] != (_HTTPS[k] if end - at == 8 else _HTTP[k]):
-            return False
-    return True
+def _end_of_scheme(at: int, end: int) -> int:
+    """Return the address behind ``http://`` or ``https://``; 0 if a URL begins otherwise."""
+    if end - at < 8:
+        return 0
+    first = eight_at(at)
+    if first == _HTTPS:
+        return at + 8
+    return at + 7 if first & _SEVEN == _HTTP else 0
 
 
 @numba.njit(cache=True, inline="always")
-def _end_of_host(url: U8, at: int, end: int) -> int:
-    """Return where the path of a URL with a plain host begins; -1 if it has none."""
+def _end_of_host(at: int, end: int) -> int:
+    """Return the address where the path of a URL with a plain host begins; 0 if it has none."""
     part, letters, dots = 0, True, 0  # of the host's last part: its length, whether of letters only
-    while at < end and url[at] != _SLASH:
-        byte = url[at]
+    while at < end and byte_at(at) != _SLASH:
+        byte = byte_at(at)
         if byte in (_DOT, _HYPHEN):
             if part == 0:
-                return -1
+                return 0
             dots = 0 if byte == _HYPHEN else 1
             part, letters = 0, True
         elif 97 <= byte <= 122:
@@ -296,15 +306,15 @@ def _end_of_host(url: U8, at: int, end: int) -> int:
         elif 48 <= byte <= 57:
             part, letters = part + 1, False
         else:
-            return -1
+            return 0
         at += 1
-    return at if at < end and dots and letters and part > 1 else -1
+    return at if at < end and dots and letters and part > 1 else 0
 
 
 @numba.njit(cache=True, inline="always")
-def _stays(url: U8, at: int, end: int, stay: Mask) -> bool:
-    """Return whether an escape in capitals begins here that must stay."""
-    if at + 2 >= end or url[at + 1] > 70 or url[at + 2] > 70:
+def _stays(at: int, end: int, stay: Mask) -> bool:
+    """Return whether an escape in capitals begins at an address that must stay."""
+    if at + 2 >= end or byte_at(at + 1) > 70 or byte_at(at + 2) > 70:
         return False
-    high, low = _digit(url[at + 1]), _digit(url[at + 2])
+    high, low = _digit(byte_at(at + 1)), _digit(byte_at(at + 2))
     return high >= 0 and low >= 0 and stay[high * 16 + low]

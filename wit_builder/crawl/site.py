@@ -1,52 +1,85 @@
-"""Candidates from a live crawl: breadth first from seeds, within their hosts.
+"""Candidates from a live crawl: breadth first from seeds and sitemaps, within the seeds' hosts.
 
-A level is asked for as a whole, and read in the order in which its pages were found, so that a
-site that does not change gives the same candidates in the same order, however its answers arrive.
-Robots rules and header opt-outs are the client's to obey, page opt-outs the reader's; the links of
-a page that opts out are not followed.
+What a level asks for is known before, and read in the order in which its pages were found, so that
+a site that does not change gives the same candidates in the same order, however its answers arrive.
+All that is read goes to the frontier on disk in that order, and a URL that a part has is not asked
+for again (``frontier``). Robots rules and header opt-outs are the client's to obey, page opt-outs
+and ``nofollow`` the reader's.
+
+A later visit makes its requests conditional on what the visit before was told. A page that did not
+change keeps what was found on it then.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections import deque
+from collections.abc import Iterable
 from functools import partial
 from urllib.parse import urlsplit
 
 import msgspec
 
+from wit_builder import storage
+from wit_builder.crawl import frontier, visited
+from wit_builder.crawl.asked import NOT_MODIFIED, Asked, Limits
 from wit_builder.crawl.candidates import Collector, Output, Piece, Source, collecting, done
-from wit_builder.crawl.records import HTML
+from wit_builder.crawl.frontier import Row, Visit
 from wit_builder.crawl.urls import BadUrlError, normalise
+from wit_builder.crawl.visited import Site
 from wit_builder.errors import ArchiveError, RecipeError
-from wit_builder.sections import FetchSection, SiteSource
+from wit_builder.recipe import digest
+from wit_builder.sections import BlockSection, FetchSection, SiteSource
 from wit_builder.storage import Published
-from wit_builder.tables import Reason
+from wit_builder.tables import FORMAT_VERSION, REMOVED_TABLE, Reason
 from wit_builder.units import Done
-from wit_builder.web.answer import Answer
+from wit_builder.web.agent import user_agent
+from wit_builder.web.blocklists import Blocklists
 from wit_builder.web.client import Client
 from wit_builder.web.domains import registrable
+from wit_builder.web.notes import Notes
+
+NOTHING_BLOCKED = BlockSection()
+"""No list."""
+
+_MAX_SITEMAPS = 200
+"""Files that are read for one domain; all but the greatest sites have fewer."""
+_MAX_INDEX_DEPTH = 2
+"""Indices of indices, which the protocol does not have, are read that deep."""
 
 
 class SiteJob(msgspec.Struct, frozen=True):
-    """The seeds of one registrable domain, how far to go, how to ask, and where candidates go.
+    """One visit of one registrable domain, how to ask, and where candidates go.
 
-    ``loopback`` maps host patterns to ``address:port`` of this machine, for tests and the demo.
+    Attributes:
+        seeds: of the domain.
+        source: the recipe's section; its other seeds are other jobs'.
+        visit: which one this is, at most ``source.visit``.
+        max_html_bytes: larger pages are rejected unread.
+        fetch: how to ask.
+        block: what must not be asked for.
+        loopback: host pattern -> ``address:port`` of this machine, for tests and the demo only.
+        output: where candidates and rejections go, and the run's folder.
     """
 
     seeds: list[str]
-    max_depth: int
-    max_pages: int
+    source: SiteSource
+    visit: int
     max_html_bytes: int
     fetch: FetchSection
+    block: BlockSection
     loopback: dict[str, str]
     output: Output
 
 
 def pieces(
-    source: SiteSource, fetch: FetchSection, max_html_bytes: int, loopback: dict[str, str]
+    source: SiteSource,
+    fetch: FetchSection,
+    max_html_bytes: int,
+    loopback: dict[str, str],
+    block: BlockSection = NOTHING_BLOCKED,
 ) -> list[Piece]:
-    """Return a piece for every registrable domain among the seeds.
+    """Return a piece for every registrable domain among the seeds: the last visit of it.
 
     One worker owns a domain, so its limits hold. ``max_pages`` holds for each.
 
@@ -54,14 +87,17 @@ def pieces(
         RecipeError: a seed is not a URL that can be crawled.
     """
     by_domain: dict[str, list[str]] = {}
-    for seed in source.seeds:
-        url = _seed(seed)
-        by_domain.setdefault(registrable(urlsplit(url).hostname or ""), []).append(url)
-    depth, pages = source.max_depth, source.max_pages
+    for seed in dict.fromkeys(map(_seed, source.seeds)):
+        by_domain.setdefault(registrable(urlsplit(seed).hostname or ""), []).append(seed)
     made = []
     for domain, seeds in by_domain.items():
-        job = partial(SiteJob, seeds, depth, pages, max_html_bytes, fetch, loopback)
-        made.append(Piece("site", domain, [*seeds, f"{depth}:{pages}"], job))
+        visits: list[Piece] = []
+        for visit in range(1, source.visit + 1):
+            job = partial(SiteJob, seeds, source, visit, max_html_bytes, fetch, block, loopback)
+            key = domain if visit == 1 else f"{domain}, visit {visit}"
+            asked = [*seeds, f"{source.max_depth}:{source.max_pages}:{source.sitemaps}:{visit}"]
+            visits.append(Piece("site", key, asked, job, tuple(visits)))
+        made.append(visits[-1])
     return made
 
 
@@ -77,18 +113,29 @@ def _seed(url: str) -> str:
 
 
 def run(job: SiteJob) -> Done:
-    """Write the candidates of one domain's pages.
+    """Write the candidates of one visit of a domain; what a killed one asked is not asked again.
 
-    Counts ``pages``, ``candidates``, ``repeated`` and ``rejected:REASON``.
+    Counts ``pages``, ``candidates``, ``repeated``, ``unchanged`` (since the visit before), ``left
+    the site``, ``sitemaps`` and ``rejected:REASON``.
 
     Raises:
-        ArchiveError: no seed could be reached.
-        StorageError: the output cannot be written.
+        ArchiveError: no seed could be reached, or all lead elsewhere.
+        RecipeError: no contact is set for the live web, or a block-list cannot be read.
+        StorageError: the frontier or the output cannot be written.
     """
     published: list[Published] = []
     with collecting(job.output, published) as collector:
-        asyncio.run(_crawl(job, collector))
+        try:
+            asyncio.run(_crawl(job, collector))
+        except BaseExceptionGroup as group:
+            raise _first(group) from group
     return done(collector, published)
+
+
+def _first(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 _UNREACHED = {
@@ -99,80 +146,146 @@ _UNREACHED = {
     Reason.HTTP_5XX,
     Reason.ROBOTS_UNREACHABLE,
     Reason.RATE_LIMITED,
+    Reason.DOMAIN_DOWN,
+    Reason.MOVED,
 }
+"""Ends that a seed must not have: done with nothing would be done for good."""
 
 
 async def _crawl(job: SiteJob, collector: Collector) -> None:
-    hosts = {urlsplit(seed).netloc for seed in job.seeds}
-    level = list(dict.fromkeys(job.seeds))
-    known = set(level)
-    left = job.max_pages
-    async with Client(job.fetch, loopback=job.loopback) as client:
-        for depth in range(job.max_depth + 1):
-            level, left = level[:left], left - len(level[:left])
-            wanted = depth < job.max_depth and left > 0
-            following: dict[str, None] = {}  # never more than can still be asked for
-            unreached: list[str] = []
-            async for url, answer in _ask(client, level, job):
-                if answer.refusal and answer.refusal.reason in _UNREACHED:
-                    unreached.append(f"{url} ({answer.refusal.reason})")
-                for link in _read(url, answer, collector, hosts, links=wanted):
-                    if len(following) == left:
-                        break
-                    if link not in known and urlsplit(link).netloc in hosts:
-                        following[link] = None
-            if depth == 0 and len(unreached) == len(level):
-                # done with nothing would be done for good; an error is tried again next time
-                raise ArchiveError(
-                    "no seed of the site could be reached",
-                    where=unreached[0],
-                    fix="check the seeds and the network, then start again",
-                )
-            level = list(following)
-            known.update(level)
+    root = job.output.root
+    removed = storage.join(root, REMOVED_TABLE)
+    blocked = Blocklists.load(job.block, removed if storage.exists(removed) else None)
+    domain = registrable(urlsplit(job.seeds[0]).hostname or "")
+    hosts = frozenset(urlsplit(seed).netloc for seed in job.seeds)
+    site = Site(domain, hosts, job.source.warc)
+    folder = frontier.folder_of(storage.join(root, "sites"), domain)
+    made_by = digest([FORMAT_VERSION, job.max_html_bytes, job.fetch.max_redirects])
+    last = frontier.last_before(folder, job.visit)
+    limits = Limits(job.fetch, job.max_html_bytes, blocked, _agent(job))
+    notes = Notes(storage.join(folder, "notes"))
+    async with Client(job.fetch, loopback=job.loopback, blocked=blocked, notes=notes) as client:
+        visit = Visit(folder, job.visit, made_by)
+        before = None if last is None else Visit(folder, last, made_by)
+        asked = Asked(site, limits, visit, before, client)
+        await _Crawl(job, site, asked, collector).finish()
 
 
-async def _ask(client: Client, urls: list[str], job: SiteJob) -> AsyncIterator[tuple[str, Answer]]:
-    """Yield URLs with their answers, in order; in flight and held are what the recipe allows."""
-    for at in range(0, len(urls), job.fetch.concurrency):
-        some = urls[at : at + job.fetch.concurrency]
-        asked = (client.get(url, kind="page", max_bytes=job.max_html_bytes) for url in some)
-        for pair in zip(some, await asyncio.gather(*asked), strict=True):
-            yield pair
+def _agent(job: SiteJob) -> str:
+    contact = job.fetch.contact
+    return user_agent(contact, loopback_only=bool(job.loopback) and not contact)
 
 
-def _read(
-    url: str, answer: Answer, collector: Collector, hosts: Iterable[str], *, links: bool
-) -> list[str]:
-    """Take one page's candidates; return its links."""
-    if answer.refusal is not None or answer.body is None:
-        refusal = answer.refusal
-        assert refusal is not None
-        reason = (
-            Reason.TOO_LARGE_HTML if refusal.reason is Reason.BODY_TOO_LARGE else refusal.reason
+class _Crawl:
+    """One visit: what is known of the site, and how much may still be asked for."""
+
+    def __init__(self, job: SiteJob, site: Site, asked: Asked, collector: Collector) -> None:
+        self._job, self._site, self._asked, self._collector = job, site, asked, collector
+        self._left = job.source.max_pages
+        self._known: set[str] = set()
+        self._following: dict[str, None] = {}  # never more than can still be asked for
+        self._unreached: list[Row] = []
+        self._sitemaps: set[str] = set()
+
+    async def finish(self) -> None:
+        """Collect all pages, level by level; ask for those that no part has."""
+        level = self._job.seeds
+        for depth in range(self._job.source.max_depth + 1):
+            level = level[: self._left]
+            self._left -= len(level)
+            self._known.update(level)
+            self._following = {}
+            await self._asked.pages(level, depth, self._take if depth else self._take_seed)
+            if depth == 0:
+                self._refuse_unreached(level)
+                await self._read_sitemaps()
+            level = list(self._following)
+        await self._asked.publish()
+
+    def _take_seed(self, row: Row) -> None:
+        if row.reason in _UNREACHED:
+            self._unreached.append(row)
+        self._take(row)
+
+    def _take(self, row: Row) -> None:
+        """Take one page's candidates and links."""
+        if row.reason == Reason.MOVED:
+            self._collector.counts["left the site"] += 1
+        elif row.reason is not None:
+            self._collector.reject(Reason(row.reason), row.detail or "", row.url)
+        else:
+            if row.status == NOT_MODIFIED:
+                self._collector.counts["unchanged"] += 1
+            host = urlsplit(row.final_url).netloc
+            self._collector.add_page(visited.page_of(row), Source(row.final_url, host))
+        self._follow(row.links)
+
+    def _follow(self, links: Iterable[str]) -> None:
+        """Take links for the next level."""
+        for link in links:
+            if len(self._following) == self._left:
+                break
+            if link not in self._known and self._site.has_host(link):
+                self._following[link] = None
+
+    def _refuse_unreached(self, seeds: list[str]) -> None:
+        """Stop if no seed could be reached, or all lead elsewhere; the next start asks them again.
+
+        Raises:
+            ArchiveError: so it is.
+        """
+        if len(self._unreached) < len(seeds):
+            return
+        self._asked.forget()
+        first = self._unreached[0]
+        if first.reason == Reason.MOVED:
+            raise ArchiveError(
+                "the site is elsewhere",
+                where=f"{first.url} leads to {first.final_url}",
+                fix="name that as a seed",
+            )
+        raise ArchiveError(
+            "no seed of the site could be reached",
+            where=f"{first.url} ({first.reason})",
+            fix="check the seeds and the network, then start again",
         )
-        collector.reject(reason, refusal.detail, url)
-        return []
-    kind = answer.headers.get("content-type", "")
-    if not HTML.match(kind.strip()):
-        collector.reject(Reason.NOT_HTML, kind[:100], url)
-        return []
-    try:
-        page_url = normalise(answer.final_url)
-    except BadUrlError as error:
-        collector.reject(Reason.BAD_URL, f"of the page: {error}", None)
-        return []
-    host = urlsplit(page_url).netloc
-    if host not in hosts:
-        collector.counts["left the site"] += 1
-        return []
-    return collector.add_html(answer.body, charset_of(kind), Source(page_url, host), links=links)
 
+    async def _read_sitemaps(self) -> None:
+        """Take the pages that sitemaps name as if the seeds linked to them, after those."""
+        source = self._job.source
+        if not source.sitemaps or source.max_depth == 0:
+            return
+        parts = map(urlsplit, self._job.seeds)
+        for origin in dict.fromkeys(f"{part.scheme}://{part.netloc}" for part in parts):
+            named = await self._asked.named_sitemaps(origin)
+            await self._follow_sitemaps(named or [origin + "/sitemap.xml"], is_guess=not named)
 
-def charset_of(content_type: str) -> str | None:
-    """Return the charset parameter of a ``Content-Type`` value."""
-    for parameter in content_type.split(";")[1:]:
-        name, _, value = parameter.partition("=")
-        if name.strip().lower() == "charset":
-            return value.strip().strip("\"'") or None
-    return None
+    async def _follow_sitemaps(self, urls: list[str], *, is_guess: bool) -> None:
+        """Take the pages that sitemaps name, and sitemaps that they name in turn, in that order."""
+        waiting = deque((url, 0) for url in urls)
+        while waiting and len(self._following) < self._left:
+            url, depth = waiting.popleft()
+            if url in self._sitemaps:
+                continue
+            if refused := self._sitemap_refused(url, depth):
+                self._collector.reject(*refused, url)
+                continue
+            self._sitemaps.add(url)
+            row = await self._asked.sitemap(url)
+            has_some = bool(row.links or row.sitemaps)
+            if row.reason and (has_some or not is_guess):  # nobody said that there is one
+                self._collector.reject(Reason(row.reason), row.detail or "", url)
+            if has_some:
+                self._collector.counts["sitemaps"] += 1
+            self._follow(row.links)
+            waiting.extend((named, depth + 1) for named in row.sitemaps)
+
+    def _sitemap_refused(self, url: str, depth: int) -> tuple[Reason, str] | None:
+        """Return why a sitemap is not read; None if it is."""
+        if not self._site.has(url):
+            return Reason.MOVED, "a sitemap of another domain"
+        if depth > _MAX_INDEX_DEPTH:
+            return Reason.BAD_RECORD, f"beyond {_MAX_INDEX_DEPTH} sitemap indices"
+        if len(self._sitemaps) == _MAX_SITEMAPS:
+            return Reason.BODY_TOO_LARGE, f"beyond {_MAX_SITEMAPS} sitemaps"
+        return None

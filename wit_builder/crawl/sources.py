@@ -8,8 +8,10 @@ from typing import Any
 from wit_builder import storage
 from wit_builder.crawl import archives, lists, site, wat, webdataset
 from wit_builder.crawl.candidates import Piece
+from wit_builder.crawl.site import NOTHING_BLOCKED
 from wit_builder.errors import RecipeError
 from wit_builder.sections import (
+    BlockSection,
     CrawlSection,
     FetchSection,
     SiteSource,
@@ -41,7 +43,12 @@ def settings(kind: str, crawl: CrawlSection, fetch: FetchSection) -> Any:
             return None
 
 
-def pieces(crawl: CrawlSection, fetch: FetchSection, loopback: dict[str, str]) -> list[Piece]:
+def pieces(
+    crawl: CrawlSection,
+    fetch: FetchSection,
+    loopback: dict[str, str],
+    block: BlockSection = NOTHING_BLOCKED,
+) -> list[Piece]:
     """Return the pieces of all sources, by kind and then in the order of the recipe, each once.
 
     Raises:
@@ -52,8 +59,8 @@ def pieces(crawl: CrawlSection, fetch: FetchSection, loopback: dict[str, str]) -
     """
     found: dict[tuple[str, str], Piece] = {}
     for source in crawl.sources:
-        for piece in _pieces(source, crawl, fetch, loopback):
-            same = found.setdefault((piece.kind, piece.key), piece)
+        for piece in _pieces(source, crawl, fetch, loopback, block):
+            same = found.setdefault((piece.kind, piece.origin), piece)
             if same.inputs != piece.inputs:
                 raise RecipeError(
                     f"two sources read {storage.redact(piece.key)}, each in its own way",
@@ -64,7 +71,13 @@ def pieces(crawl: CrawlSection, fetch: FetchSection, loopback: dict[str, str]) -
     return sorted(found.values(), key=lambda piece: order.index(piece.kind))
 
 
-def _pieces(source: Any, crawl: CrawlSection, fetch: FetchSection, loopback: dict[str, str]) -> Any:
+def _pieces(
+    source: Any,
+    crawl: CrawlSection,
+    fetch: FetchSection,
+    loopback: dict[str, str],
+    block: BlockSection,
+) -> Any:
     match source:
         case WatSource():
             return wat.pieces(source)
@@ -75,5 +88,5 @@ def _pieces(source: Any, crawl: CrawlSection, fetch: FetchSection, loopback: dic
         case WebDatasetSource():
             return webdataset.pieces(source)
         case SiteSource():
-            return site.pieces(source, fetch, crawl.max_html_bytes, loopback)
+            return site.pieces(source, fetch, crawl.max_html_bytes, loopback, block)
     raise AssertionError(source)

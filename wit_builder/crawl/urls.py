@@ -1,17 +1,4 @@
-"""URLs as they are stored: resolved as a browser does, then normalised.
-
-What normalising does, through ``yarl``, which the client asks with, so a stored URL is asked for
-exactly as it is stored:
-
-* scheme and host in lower case, an international host name in its ASCII form;
-* default port and fragment dropped, an empty path is ``/``, dot segments resolved;
-* what may not stand in a URL percent-encoded as UTF-8, escapes in upper case;
-* escapes undone of what may stand there as it is: of letters and digits, as RFC 3986 has it
-  (section 6.2.2.2), but also of ``,``, ``;``, ``@`` and the like, which browsers leave alone.
-
-Refused: schemes other than http and https (``data:`` above all), credentials, no host, and more
-than ``MAX_URL_CHARS`` characters.
-"""
+"""URLs in pages: resolved as a browser does, then normalised (``web.urls``)."""
 
 from __future__ import annotations
 
@@ -19,26 +6,18 @@ import re
 
 from yarl import URL
 
-MAX_URL_CHARS = 4096
+from wit_builder.web.urls import MAX_URL_CHARS, NORMAL, BadUrlError, normalise
+
+__all__ = ["CONTROLS", "DATA_URI", "MAX_URL_CHARS", "BadUrlError", "normalise", "resolve"]
+
 DATA_URI = "data: URI"
 """Why the most frequent of refused ones is."""
 
-# Already normal, as most of the web's URLs are: plain host, no port, no escape, no dot segment.
-_CHARS = "A-Za-z0-9_~!$&'()*+,;=:@-"
-_NORMAL = re.compile(
-    r"https?://[a-z0-9]+(?:[.-][a-z0-9]+)*\.[a-z]{2,}/"
-    rf"(?!\.)[{_CHARS}]*+(?:[./](?!\.)[{_CHARS}]*+)*+(?:\?[./?{_CHARS}]++)?"
-)
 _WEB = re.compile(r"(https?):", re.IGNORECASE)
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
-_HOST = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]+")
 _IGNORED = str.maketrans("", "", "\t\n\r")
 CONTROLS = "".join(map(chr, range(0x21)))
 """What is no part of a URL at its ends."""
-
-
-class BadUrlError(ValueError):
-    """A URL that is refused; the message, which never quotes it, says why."""
 
 
 def resolve(href: str, page_url: str) -> str:
@@ -51,7 +30,7 @@ def resolve(href: str, page_url: str) -> str:
     Raises:
         BadUrlError: it is refused.
     """
-    if len(href) <= MAX_URL_CHARS // 2 and _NORMAL.fullmatch(short := _absolute(href, page_url)):
+    if len(href) <= MAX_URL_CHARS // 2 and NORMAL.fullmatch(short := _absolute(href, page_url)):
         return short
     value = href.strip(CONTROLS)
     if value[:5].lower() == "data:":
@@ -98,27 +77,3 @@ def _as_browsers(path: str, page_url: str) -> str:
         return f"{scheme[1]}://{rest.lstrip('/')}"
     first = path.partition("/")[0]
     return f"./{path}" if ":" in first and not _SCHEME.match(first) else path
-
-
-def normalise(url: str) -> str:
-    """Return an absolute URL in normal form; normalising again changes nothing.
-
-    Raises:
-        BadUrlError: it is refused.
-    """
-    try:
-        parsed = URL(url).with_fragment(None)
-        normal = str(
-            parsed if parsed.raw_query_string else parsed.with_path(parsed.raw_path, encoded=True)
-        )
-    except (ValueError, TypeError) as error:
-        raise BadUrlError("malformed") from error
-    if parsed.scheme not in {"http", "https"}:
-        raise BadUrlError(f"scheme {parsed.scheme[:20] or 'missing'}")
-    if "@" in parsed.raw_authority:
-        raise BadUrlError("credentials")
-    if not _HOST.fullmatch(parsed.raw_host or ""):
-        raise BadUrlError("no host, or an impossible one")
-    if len(normal) > MAX_URL_CHARS:
-        raise BadUrlError("too long")
-    return normal

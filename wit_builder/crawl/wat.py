@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import html
+import io
 import itertools
 from collections.abc import Iterator
 from email.utils import parsedate_to_datetime
@@ -130,7 +131,7 @@ def _read(record: WarcRecord) -> bytes | _AboutFile | Rejected:
     if record.content_length > _MAX_RECORD_BYTES:
         url = record.headers.get("WARC-Target-URI")
         return Rejected(Reason.TOO_LARGE_HTML, f"more than {_MAX_RECORD_BYTES} bytes", url)
-    payload: bytes = record.reader.read()
+    payload: bytes = record.reader.read(record.content_length)
     return _AboutFile(payload) if record.record_type == WarcRecordType.warcinfo else payload
 
 
@@ -142,8 +143,7 @@ class _Reader:
 
     def __init__(self, collector: Collector, archive: str) -> None:
         self._collector, self._archive = collector, archive
-        self._held: list[bytes] = []
-        self._held_bytes = 0
+        self._held, self._ends = io.BytesIO(), [0]
         self._kept = Kept()
         self._escaped = False
         self.valid = 0
@@ -155,16 +155,16 @@ class _Reader:
 
     def take(self, payload: bytes) -> None:
         """Take what a record says."""
-        self._held.append(payload)
-        self._held_bytes += len(payload)
-        if self._held_bytes >= _CHUNK_BYTES:
+        end = self._ends[-1] + self._held.write(payload)
+        self._ends.append(end)
+        if end >= _CHUNK_BYTES:
             self._scan_held()
 
     def _scan_held(self) -> None:
-        offsets = np.cumsum([0, *map(len, self._held)])
-        data = np.frombuffer(b"".join(self._held), np.uint8)
-        self._kept.add(data, scan(data, offsets))
-        self._held, self._held_bytes = [], 0
+        data = np.frombuffer(self._held.getbuffer(), np.uint8)[: self._ends[-1]]
+        self._kept.add(data, scan(data, np.array(self._ends)))
+        self._ends = [0]
+        self._held.seek(0)  # and written over: its memory is in the core's cache
         if self._kept.of_bytes >= _BATCH_BYTES:
             self._give()
 
@@ -175,7 +175,7 @@ class _Reader:
 
     def flush(self) -> None:
         """Read what is held."""
-        if self._held:
+        if len(self._ends) > 1:
             self._scan_held()
         if self._kept.records:
             self._give()

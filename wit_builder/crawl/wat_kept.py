@@ -35,7 +35,7 @@ class Kept:
     def add(self, data: U8, found: Scan) -> None:
         """Take what was found in some data; the spans are changed."""
         tables = [found.records[:, URL:], found.pictures[:, HREF:], found.signals[:, NAME:]]
-        size = sum(int((spans[:, 1::2] - spans[:, ::2]).sum()) for spans in tables)
+        size = sum(_size(spans) for spans in tables)
         part = np.empty(size, np.uint8)
         filled = 0
         for spans in tables:
@@ -52,6 +52,16 @@ class Kept:
         """Return the strings, and what was found, with spans in these."""
         found = Scan(*map(np.concatenate, zip(*self._scans, strict=True)))
         return np.concatenate(self._parts), found
+
+
+@numba.njit(cache=True, nogil=True)
+def _size(spans: I64) -> int:
+    """Return how many bytes there are in spans."""
+    size = 0
+    for i in range(spans.shape[0]):
+        for k in range(0, spans.shape[1], 2):
+            size += spans[i, k + 1] - spans[i, k]
+    return size
 
 
 @numba.njit(cache=True, nogil=True)

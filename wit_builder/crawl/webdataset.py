@@ -261,7 +261,7 @@ class _Shard:
         if data is None:
             return {}
         try:
-            return _object(data)
+            return json_object(data)
         except (ValueError, RecursionError) as error:
             self._reject(Reason.BAD_RECORD, f"{sample.key}.{self._source.metadata}: {error}")
             return {}
@@ -327,7 +327,7 @@ class _Shard:
         self._rows, self._chars = [], 0
 
 
-def _object(data: bytes) -> dict[str, Any]:
+def json_object(data: bytes) -> dict[str, Any]:
     """Return a JSON object; ``NaN``, which Python writes for missing numbers, is let pass.
 
     Raises:

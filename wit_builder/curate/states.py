@@ -6,7 +6,7 @@ pairs have none. A *loser* is alive, but another pair has its picture: as good a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -36,6 +36,7 @@ from wit_builder.units import Done
 I64 = npt.NDArray[np.int64]
 
 _UID = pa.binary(16)
+_FINAL = pa.array([Outcome.ALIVE.value, Outcome.DEAD.value])
 
 ANSWERS = pa.schema(
     [
@@ -52,6 +53,12 @@ LOSERS = pa.schema([pa.field("uid", _UID, nullable=False), pa.field("same", pa.b
 
 LIST_KEY = b"wit_builder.queries"
 """Metadata of a matched table: the identity of the query list that its ids are of."""
+
+REMOVED_KEY = b"wit_builder.removed"
+"""Metadata of a matched table: the uids (hex) of its pairs that were removed, one after another.
+
+Nobody asks for these again, and no answer finds them, for they have no URL any more.
+"""
 
 
 class QueryList(msgspec.Struct, frozen=True):
@@ -110,7 +117,7 @@ def known(bucket: Bucket) -> Known:
         StorageError: an exchange file is missing or damaged.
     """
     columns = [(table, np.where(table["alive"], ALIVE, DEAD)) for table in _answers(bucket)]
-    columns += [(table, np.full(len(table), DEAD)) for table in _losers(bucket)]
+    columns += [(t, np.full(len(t), DEAD)) for t in [*_losers(bucket), *_removed(bucket)]]
     words = np.concatenate([np.empty((0, 2), "<u8"), *(uid_words(t["uid"]) for t, _ in columns)])
     state = np.concatenate([np.empty(0, np.uint8), *(s.astype(np.uint8) for _, s in columns)])
     high, low = words[:, 0].byteswap(), words[:, 1].byteswap()
@@ -123,6 +130,23 @@ def known(bucket: Bucket) -> Known:
 
 def _answers(bucket: Bucket) -> list[pa.Table]:
     return [exchange.gather(bucket.answers, bucket.number)] if bucket.answers else []
+
+
+def _removed(bucket: Bucket) -> list[pa.Table]:
+    uids = [removed_of(_metadata(url)) for url in bucket.matched]
+    return [pa.table([some], ["uid"]) for some in uids if len(some)]
+
+
+def removed_of(metadata: Mapping[bytes, bytes]) -> pa.Array:
+    """Return the uids of the removed pairs of a matched table, by its schema's metadata."""
+    told = metadata.get(REMOVED_KEY, b"")
+    data = pa.py_buffer(bytes.fromhex(told.decode()))  # hex: metadata is text
+    return pa.Array.from_buffers(_UID, len(told) // 32, [None, data])
+
+
+def _metadata(url: str) -> Mapping[bytes, bytes]:
+    with storage.open_arrow(url) as file:
+        return pq.read_schema(file).metadata or {}
 
 
 def _losers(bucket: Bucket) -> list[pa.Table]:
@@ -197,9 +221,7 @@ def refuse_other_list(url: str, queries: QueryList) -> None:
     Raises:
         StorageError: it is of another, or it does not say.
     """
-    with storage.open_arrow(url) as file:
-        metadata = pq.read_schema(file).metadata or {}
-    named = metadata.get(LIST_KEY, b"").decode()
+    named = _metadata(url).get(LIST_KEY, b"").decode()
     if named != queries.identity:
         raise StorageError(
             f"matched with another query list ({named[:12] or 'it names none'}) than the run's "
@@ -242,7 +264,7 @@ def run_answers(job: AnswersJob) -> Done:
     with exchange.scattering(job.out, ANSWERS, job.buckets, published) as scatterer:
         for url in job.images:
             for asked in storage.parquet_batches(url, columns):
-                rows = asked.filter(pc.not_equal(asked["outcome"], Outcome.DEFERRED))
+                rows = asked.filter(pc.is_in(asked["outcome"], value_set=_FINAL))
                 alive = pc.equal(rows["outcome"], Outcome.ALIVE)
                 told = [rows["uid"], alive, rows["sha256"], rows["phash"]]
                 scatterer.add(

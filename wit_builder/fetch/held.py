@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
@@ -47,7 +47,7 @@ class Picture(msgspec.Struct, frozen=True, order=True):
         return self.offset + self.size
 
 
-class Taken(msgspec.Struct, frozen=True):
+class Taken(NamedTuple):
     """What a shard gave for a row: the picture's bytes, or why there are none."""
 
     position: int

@@ -19,7 +19,7 @@ class DomainQueue:
 
     Args:
         positions: (position, registrable domain) in the order to keep within a domain.
-        per_domain: handed out at once of one domain.
+        per_domain: how many are handed out at once of a domain.
         ready_in_s: in how many seconds a domain may be asked again.
         open_domains: how many domains take turns; the next begins when one has none left.
     """
@@ -27,7 +27,7 @@ class DomainQueue:
     def __init__(
         self,
         positions: Iterable[tuple[int, str]],
-        per_domain: int,
+        per_domain: Callable[[str], int],
         ready_in_s: Callable[[str], float],
         open_domains: int = _OPEN_DOMAINS,
     ) -> None:
@@ -42,6 +42,7 @@ class DomainQueue:
         # A token is a domain's right to one request: (not before, turn, domain).
         self._tokens: list[tuple[float, tuple[int, int], str]] = []
         self._changed = asyncio.Event()
+        self._next = asyncio.Lock()  # of who waits for a token; others wait for this
         for _ in range(open_domains):
             self._open_domain()
 
@@ -49,25 +50,25 @@ class DomainQueue:
         """Give the next domain its tokens, if there is one: all domains' first come first."""
         domain = next(self._unopened, None)
         if domain is not None:
-            for nth in range(self._per_domain):
+            for nth in range(self._per_domain(domain)):
                 heapq.heappush(self._tokens, (0.0, (nth, next(self._order)), domain))
             self._changed.set()
 
     async def take(self) -> tuple[int, str] | None:
         """Return the next position and its domain, once it may be asked for; None at the end."""
-        while self._waiting:
-            now = asyncio.get_running_loop().time()
-            if self._tokens and self._tokens[0][0] <= now:
-                _, _, domain = heapq.heappop(self._tokens)
-                taken = self._pop(domain, now)
-                if taken is not None:
-                    return taken, domain
-                continue
-            self._changed.clear()
-            wait_s = self._tokens[0][0] - now if self._tokens else None
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), wait_s)
-        self._changed.set()
+        async with self._next:  # or all who wait would wake up for every token
+            while self._waiting:
+                now = asyncio.get_running_loop().time()
+                if self._tokens and self._tokens[0][0] <= now:
+                    _, _, domain = heapq.heappop(self._tokens)
+                    taken = self._pop(domain, now)
+                    if taken is not None:
+                        return taken, domain
+                    continue
+                self._changed.clear()
+                wait_s = self._tokens[0][0] - now if self._tokens else None
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._changed.wait(), wait_s)
         return None
 
     def _pop(self, domain: str, now: float) -> int | None:
@@ -90,6 +91,12 @@ class DomainQueue:
         if domain in self._waiting:
             now = asyncio.get_running_loop().time()
             self._push(now, domain)
+        self._changed.set()
+
+    def put_back(self, position: int, domain: str, wait_s: float) -> None:
+        """Return a position that is to be asked for again, after so many seconds, and its token."""
+        self._waiting.setdefault(domain, deque()).appendleft(position)
+        self._push(asyncio.get_running_loop().time() + wait_s, domain)
         self._changed.set()
 
     def _push(self, not_before: float, domain: str) -> None:

@@ -20,15 +20,17 @@ import pyarrow as pa
 
 from wit_builder.errors import RejectionFloodError
 from wit_builder.exchange import gather
-from wit_builder.fetch import held, outcome, store
+from wit_builder.fetch import held, outcome, route, store
+from wit_builder.fetch.outcome import Maker
 from wit_builder.fetch.queue import DomainQueue
 from wit_builder.fetch.store import Part, Row, Store
-from wit_builder.sections import FetchSection, ImageSection
+from wit_builder.sections import BlockSection, FetchSection, ImageSection
 from wit_builder.tables import Outcome, Reason
-from wit_builder.units import Done
+from wit_builder.units import LOOK_EVERY_S, Done, tell
 from wit_builder.web.answer import Refusal
-from wit_builder.web.client import Client
-from wit_builder.web.gate import domain_of, parse
+from wit_builder.web.blocklists import Blocklists
+from wit_builder.web.client import Asking, Client
+from wit_builder.web.notes import Notes
 
 _PICTURE_THREADS = 2
 _PART_BYTES = 64 << 20
@@ -50,20 +52,31 @@ class FetchJob(msgspec.Struct, frozen=True):
     """All that one unit needs.
 
     Attributes:
-        sources: exchange files of selected rows (``tables.SELECTED``) by registrable domain.
+        sources: exchange files of selected rows (``tables.SELECTED``) by registrable domain; with
+            ``route.MOVED``'s columns those of pairs that another domain sent here.
         bucket: which bucket of them this unit asks for.
+        number: of the unit among those that write to ``out``.
         out: folder of the parts.
         fetch: limits of asking.
         image: what a picture becomes.
+        block: what must not be asked for or kept.
+        removed: table of what was taken out of the run for good; empty if there is none.
+        live: where the counts so far are written now and then, for people to see; or empty.
+        notes: folder of what workers of this bucket's domains must remember; empty: nothing.
         seed: of the jitter between retries.
         loopback: host pattern -> ``127.0.0.1:PORT``; for tests and the demo only.
     """
 
     sources: list[str]
     bucket: int
+    number: int
     out: str
     fetch: FetchSection
     image: ImageSection
+    block: BlockSection = BlockSection()
+    removed: str = ""
+    live: str = ""
+    notes: str = ""
     seed: int = 0
     loopback: dict[str, str] = {}
 
@@ -75,13 +88,12 @@ def run(job: FetchJob) -> Done:
     selection are kept; parts of another selection or image section are removed.
 
     Raises:
-        RecipeError: no contact is set for the live web.
+        RecipeError: no contact is set for the live web, or a block-list cannot be read.
         RejectionFloodError: one reason took nearly all; the unit's parts are removed.
         StorageError: a part cannot be written, or this machine has no more sockets.
     """
     cv2.setNumThreads(1)  # units run side by side; more threads would only get in each other's way
-    selection = gather(job.sources, job.bucket)
-    unit = _Unit(job, selection)
+    unit = _Unit(job, gather(job.sources, job.bucket))
     try:
         asyncio.run(unit.finish())
     except BaseExceptionGroup as group:
@@ -101,80 +113,132 @@ class _Unit:
 
     def __init__(self, job: FetchJob, selection: pa.Table) -> None:
         self._job = job
-        self._urls: list[str] = selection["url"].to_pylist()
+        self._maker = Maker(job.image, Blocklists.load(job.block, job.removed or None))
+        self._uids: list[bytes] = selection["uid"].to_pylist()
         self._held: list[str | None] = selection["picture_at"].to_pylist()
-        self._store = Store(job.out, job.bucket, selection, job.image)
+        urls, self._redirects = route.asked(selection)
+        self._urls: list[str] = urls.to_pylist()
+        self._domains: list[str] = route.domains(urls).to_pylist()
+        self._store = Store(job.out, job.number, selection, job.image)
         self.parts: list[Part] = self._store.kept()
         self.counts: Counter[str] = Counter()
         for part in self.parts:
             self._count(part)
-        asked = {uid for part in self.parts for uid in part.uids}
-        uids = selection["uid"].to_pylist()
-        self._missing = [i for i, uid in enumerate(uids) if uid not in asked]
+        self._collected = Counter(self.counts)
+        published = {uid for part in self.parts for uid in part.uids}
+        self._missing = [i for i, uid in enumerate(self._uids) if uid not in published]
+        self._rows: asyncio.Queue[Row] = asyncio.Queue(maxsize=job.fetch.concurrency)
+        self._client: Client | None = None
+        self._again: dict[int, Asking] = {}
 
     async def finish(self) -> None:
         """Ask for what is missing, or read it where a shard holds it, and publish it."""
-        rows: asyncio.Queue[Row] = asyncio.Queue(maxsize=self._job.fetch.concurrency)
         with ThreadPoolExecutor(_PICTURE_THREADS, "picture") as threads:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._collect(rows))
-                group.create_task(self._read_held(threads, rows))
-                group.create_task(self._ask(threads, rows))
+                collecting = group.create_task(self._collect())
+                telling = group.create_task(self._tell())
+                collecting.add_done_callback(lambda _: telling.cancel())
+                left = await self._refuse(self._missing)
+                group.create_task(self._read_held(threads, left))
+                group.create_task(self._ask(threads, left))
 
-    async def _read_held(self, threads: ThreadPoolExecutor, rows: asyncio.Queue[Row]) -> None:
+    async def _refuse(self, positions: list[int]) -> list[int]:
+        """Tell at once of pairs that were taken out, or block-listed; return the others."""
+        left = []
+        for position in positions:
+            refusal = self._maker.blocked.of_uid(self._uids[position])
+            if refusal is None and self._held[position] is not None:
+                refusal = self._maker.blocked.of_url(self._urls[position])
+            if refusal is None:
+                left.append(position)
+            else:
+                await self._rows.put(outcome.unasked(position, refusal))
+        return left
+
+    # --- pictures that shards hold ------------------------------------------
+
+    async def _read_held(self, threads: ThreadPoolExecutor, positions: list[int]) -> None:
         """Read the pictures that shards hold; no server is asked for these."""
-        missing = ((i, self._held[i]) for i in self._missing)
-        pictures = [held.Picture.at(i, place) for i, place in missing if place is not None]
+        places = ((i, self._held[i]) for i in positions)
+        pictures = [held.Picture.at(i, place) for i, place in places if place is not None]
         reads, shards = held.reads(pictures), held.Shards(self._job.fetch.max_body_bytes)
         async with asyncio.TaskGroup() as group:
             for _ in range(min(held.READERS, len(pictures))):
-                group.create_task(self._take_held(reads, shards, threads, rows))
+                group.create_task(self._take_held(reads, shards, threads))
 
     async def _take_held(
-        self,
-        reads: Iterator[list[held.Picture]],
-        shards: held.Shards,
-        threads: ThreadPoolExecutor,
-        rows: asyncio.Queue[Row],
+        self, reads: Iterator[list[held.Picture]], shards: held.Shards, threads: ThreadPoolExecutor
     ) -> None:
         loop = asyncio.get_running_loop()
         for pictures in reads:  # the readers share it
-            for taken in await shards.take(pictures):
-                made = loop.run_in_executor(
-                    threads, outcome.held, taken.position, taken.body, self._job.image
-                )
-                await rows.put(await made)
+            for position, body in await shards.take(pictures):
+                if isinstance(body, Refusal):
+                    await self._rows.put(outcome.unasked(position, body))
+                else:
+                    made = loop.run_in_executor(threads, outcome.held, position, body, self._maker)
+                    await self._rows.put(await made)
 
-    async def _ask(self, threads: ThreadPoolExecutor, rows: asyncio.Queue[Row]) -> None:
+    # --- pictures that the web has ------------------------------------------
+
+    async def _ask(self, threads: ThreadPoolExecutor, positions: list[int]) -> None:
         """Ask the web for what no shard holds."""
-        job = self._job
-        positions = [(i, _domain(self._urls[i])) for i in self._missing if self._held[i] is None]
-        if not positions:
+        job, blocked = self._job, self._maker.blocked
+        web = [i for i in positions if self._held[i] is None]
+        if not web:
             return
-        async with Client(job.fetch, loopback=job.loopback, seed=job.seed) as client:
-            queue = DomainQueue(
-                positions, job.fetch.per_domain_concurrency, client.gate.pace.ready_in_s
-            )
+        async with Client(
+            job.fetch, loopback=job.loopback, seed=job.seed, blocked=blocked, notes=Notes(job.notes)
+        ) as client:
+            self._client = client
+            pace = client.gate.pace
+            asked = await self._within_budget(web)
+            queue = DomainQueue(asked, pace.concurrency, pace.ready_in_s)
             async with asyncio.TaskGroup() as group:
-                for _ in range(min(job.fetch.concurrency, len(positions))):
-                    group.create_task(self._work(queue, client, threads, rows))
+                for _ in range(min(job.fetch.concurrency, len(asked))):
+                    group.create_task(self._work(queue, client, threads))
 
-    async def _work(
-        self,
-        queue: DomainQueue,
-        client: Client,
-        threads: ThreadPoolExecutor,
-        rows: asyncio.Queue[Row],
-    ) -> None:
+    async def _within_budget(self, positions: list[int]) -> list[tuple[int, str]]:
+        """Return positions with their domains; a domain's beyond the round's limit are deferred.
+
+        Whether a pair is one of these does not depend on what was published before a kill.
+        """
+        most = self._job.fetch.max_per_domain_per_round or len(self._urls)
+        missing, seen, left = set(positions), Counter[str](), []
+        for position, domain in enumerate(self._domains):
+            seen[domain] += 1
+            if position not in missing:
+                continue
+            if seen[domain] > most:
+                refusal = Refusal(Reason.DOMAIN_BUDGET, f"beyond {most} pairs of {domain}")
+                await self._rows.put(outcome.unasked(position, refusal))
+            else:
+                left.append((position, domain))
+        return left
+
+    async def _work(self, queue: DomainQueue, client: Client, threads: ThreadPoolExecutor) -> None:
         loop = asyncio.get_running_loop()
         while (taken := await queue.take()) is not None:
             position, domain = taken
-            answer = await client.get(self._urls[position], kind="image")
+            asking = self._again.pop(position, None) or self._begin(client, position)
+            answer = await client.attempt(asking)
+            wait_s = client.again_in_s(asking, answer)
+            if wait_s is not None:
+                self._again[position] = asking
+                queue.put_back(position, domain, wait_s)
+                continue
             queue.give_back(domain)
-            made = loop.run_in_executor(threads, outcome.asked, position, answer, self._job.image)
-            await rows.put(await made)
+            made = loop.run_in_executor(threads, outcome.asked, position, answer, self._maker)
+            await self._rows.put(await made)
+            asking.hold.shrink()
 
-    async def _collect(self, rows: asyncio.Queue[Row]) -> None:
+    def _begin(self, client: Client, position: int) -> Asking:
+        asking = client.begin(self._urls[position], "image")
+        asking.redirects = self._redirects[position]
+        return asking
+
+    # --- parts --------------------------------------------------------------
+
+    async def _collect(self) -> None:
         """Gather rows into parts; publish one when it is due by time or size, and at the end."""
         loop = asyncio.get_running_loop()
         left = len(self._missing)
@@ -184,14 +248,23 @@ class _Unit:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout_at(due_at):
                     while left > len(part) and size < _PART_BYTES:
-                        part.append(await rows.get())
+                        part.append(await self._rows.get())
+                        self._collected[part[-1].columns["outcome"]] += 1
                         size += len(part[-1].jpeg or b"")
             if part:
                 left -= len(part)
                 await self._publish(part)
 
+    async def _tell(self) -> None:
+        """Write down what was collected so far, over and over."""
+        while self._job.live:
+            await asyncio.to_thread(tell, self._job.live, dict(self._collected))
+            await asyncio.sleep(LOOK_EVERY_S)
+
     async def _publish(self, rows: list[Row]) -> None:
         part = await asyncio.to_thread(self._store.publish, rows)
+        if self._client is not None:
+            await self._client.gate.save()
         self.parts.append(part)
         self._count(part)
         self._refuse_flood()
@@ -215,8 +288,3 @@ class _Unit:
             fix=_LIKELY_CAUSE.get(reason, "look at a few of the URLs")
             + ", or set fetch.flood_share = 1.0",
         )
-
-
-def _domain(url: str) -> str:
-    parsed = parse(url)
-    return "" if isinstance(parsed, Refusal) else domain_of(parsed)

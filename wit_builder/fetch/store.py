@@ -108,7 +108,7 @@ class Store:
         if not current.equals(whole):
             storage.write_parquet(url, current)
         if len(table) < len(whole):
-            _cut(place, set(table["key"].to_pylist()))
+            cut(place, set(table["key"].to_pylist()))
         number = int(storage.name_of(place).removesuffix(".tar").rpartition("-")[2])
         return _part(number, [_published(place), _published(url)], table)
 
@@ -163,11 +163,15 @@ def remove(parts: Iterable[Part]) -> None:
             storage.remove(file.url)
 
 
-def _cut(place: str, keys: set[str]) -> None:
+def cut(place: str, keys: set[str]) -> None:
     """Leave in a part's tar only the members with some keys.
 
-    The part's table is cut before: after a kill in between, the tar has pictures that nobody asks
-    for, which is no harm.
+    Where pairs are only not selected any more, the part's table is cut before: after a kill in
+    between, the tar has pictures that nobody asks for, which is no harm.
+
+    Raises:
+        ShardFormatError: it is not a tar of ours.
+        StorageError: it cannot be read or written.
     """
     with (
         storage.open_read(place) as stream,

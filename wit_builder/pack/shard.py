@@ -46,15 +46,34 @@ def run(job: ShardJob) -> Done:
         StorageError: something cannot be read or written.
     """
     rows = exchange.gather(job.sources, job.shard)
-    _check_planned(rows, job)
+    refuse_unplanned(rows, job)
     rows = rows.sort_by([("place", "ascending"), ("uid", "ascending")])
     queries = storage.read_parquet(job.queries_url, ["query"])["query"].combine_chunks()
-    written = write_shard(job.folder, job.shard, _pairs(rows, queries, job), job.max_block_bytes)
-    record = written.record
-    return Done(written.outputs, {"samples": record.samples, "bytes": record.bytes})
+    return written(rows, queries, job)
 
 
-def _check_planned(rows: pa.Table, job: ShardJob) -> None:
+def written(rows: pa.Table, queries: pa.StringArray, job: ShardJob) -> Done:
+    """Publish a shard of rows that are in the order of its keys.
+
+    Args:
+        rows: ``scatter.CARRIED``, ``kept_by`` and ``jpg``.
+        queries: the query list, which ``kept_by`` counts in.
+        job: which shard it is.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    made = write_shard(job.folder, job.shard, _pairs(rows, queries, job), job.max_block_bytes)
+    record = made.record
+    return Done(made.outputs, {"samples": record.samples, "bytes": record.bytes})
+
+
+def refuse_unplanned(rows: pa.Table, job: ShardJob) -> None:
+    """Refuse other pairs than were planned.
+
+    Raises:
+        ShardFormatError: more or fewer, or one twice.
+    """
     unique = len(rows["uid"].unique())
     if (rows.num_rows, unique) != (job.samples, job.samples):
         raise ShardFormatError(

@@ -36,8 +36,8 @@ FATES = (
     "drawn, not asked yet",
 )
 
-_OUTCOMES = pa.array([Outcome.ALIVE.value, Outcome.DEAD.value, Outcome.DEFERRED.value])
-_FATE_OF_OUTCOME = np.array([SPARE, DEAD, DEFERRED], np.int8)
+_OUTCOMES = pa.array([o.value for o in (Outcome.ALIVE, Outcome.DEAD, Outcome.DEFERRED, Outcome.MOVED)])
+_FATE_OF_OUTCOME = np.array([SPARE, DEAD, DEFERRED, WAITING], np.int8)
 _AFTER_FETCHING = [Reason.DUPLICATE_IMAGE, Reason.SIMILAR_IMAGE]
 _BATCH_ROWS = 1 << 18
 _FEW_ROWS = 1 << 13

@@ -59,7 +59,10 @@ class RunFolder(msgspec.Struct, frozen=True):
         return [url for name in self.generations for url in self._tables(name, *folders)]
 
     def _tables(self, generation: str, *folders: str) -> list[str]:
-        return storage.list_files(storage.join(self.root, generation, *folders), ".parquet")
+        return storage.list_files(self._folder(generation, *folders), ".parquet")
+
+    def _folder(self, *folders: str) -> str:
+        return storage.join(self.root, *folders)
 
     @property
     def rejections(self) -> list[str]:
@@ -77,11 +80,13 @@ class RunFolder(msgspec.Struct, frozen=True):
         return [files for rounds in self.rounds_of_generations(kind) for files in rounds]
 
     def rounds_of_generations(self, kind: str) -> list[list[list[str]]]:
-        """Do as ``rounds``, for each generation."""
+        """Do as ``rounds``, for each generation; of ``images``, as filters have judged them."""
         found: list[list[list[str]]] = []
         for name in self.generations:
+            judged = kind == "images" and storage.list_folders(self._folder(name, "judged"))
+            place = "judged" if judged else kind
             found.append([])
-            while files := self._tables(name, kind, f"r{len(found[-1])}"):
+            while files := self._tables(name, place, f"r{len(found[-1])}"):
                 found[-1].append(files)
         return found
 

@@ -339,7 +339,8 @@ def _refuse_other_texts(query: str, samples: list[Sample], where: str) -> None:
     """Refuse pairs that were matched with another list, in which the query's id meant another."""
     tokens = f" {normalise(query)} "
     for sample in samples:
-        if tokens not in f" {normalise(sample.text)} ":
+        is_removed = not sample.text
+        if not is_removed and tokens not in f" {normalise(sample.text)} ":
             raise StorageError(
                 f"a pair should contain {query!r} but does not: {printable(sample.text)[:80]!r}",
                 where=storage.redact(where),

@@ -3,52 +3,31 @@
 A tar of this format is fully determined by its members' bytes: a header has one possible form,
 padding is zero. So every byte is either in a member, whose xxh3 is in the samples table, or has
 one right value. Where tar and samples table differ, the block's digest says which of them is wrong.
+
+A removal publishes a shard's samples table first, then its tar, and the manifest last of all. So a
+record of a later revision than the manifest's is a removal that was cut short: then a block may be
+as it was, or as it is to be. It is one fault; whatever else is wrong is told as ever.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import IO, Any
 
 import msgspec
-import pyarrow as pa
 import xxhash
 
 from wit_builder import storage
 from wit_builder.errors import ShardFormatError, WitError
 from wit_builder.shards import layout, tar
+from wit_builder.shards.faults import FINISH_REMOVAL, Fault, readable_table, reason
 from wit_builder.shards.layout import MEMBERS, Metadata
 from wit_builder.shards.manifest import read_record
 from wit_builder.shards.write import Block, ShardRecord
 from wit_builder.tables import SHARD_SAMPLES
 
 _SAMPLES_MEMBER = "row {} ({})"
-
-
-class Fault(msgspec.Struct, frozen=True):
-    """One thing that is not as it should be.
-
-    Attributes:
-        file: name of the file in the data set's folder.
-        member: name of the tar member, or of the table's row; empty for the file as a whole.
-        offset: byte in the file: where a damaged member's data starts, where a damaged header
-            stands, or the first wrong byte of padding; -1 where no byte can be named.
-        what: what is wrong.
-        fix: what to do.
-    """
-
-    file: str
-    member: str
-    offset: int
-    what: str
-    fix: str = "copy the file again from where it is whole, or pack it again"
-
-    def error(self) -> ShardFormatError:
-        """Return the fault as the error that tells it in a line."""
-        place = ": ".join(p for p in (self.file, self.member) if p)
-        at = f" at byte {self.offset}" if self.offset >= 0 else ""
-        return ShardFormatError(self.what, where=place + at, fix=self.fix)
 
 
 class Expected(msgspec.Struct, frozen=True):
@@ -75,31 +54,6 @@ def examine(expected: Expected) -> Examined:
     return _Examination(expected).run()
 
 
-def readable_table(
-    folder: str, name: str, schema: pa.Schema, report: Callable[[Fault], None]
-) -> pa.Table | None:
-    """Return a table that is exactly of its schema, or None after reporting why not."""
-    try:
-        table = storage.read_parquet(storage.join(folder, name))
-        table.validate(full=True)
-    except (WitError, pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        report(Fault(name, "", -1, f"not readable: {reason(error)}"))
-        return None
-    if table.schema.names != schema.names or table.schema.types != schema.types:
-        report(Fault(name, "", -1, "its columns are not those of the format"))
-        return None
-    if any(column.null_count for column in table.columns):
-        report(Fault(name, "", -1, "has nulls where none may be"))
-        return None
-    return table
-
-
-def reason(error: Exception) -> str:
-    """Return an error's words in one line of at most 200 characters."""
-    text = error.what if isinstance(error, WitError) else str(error)
-    return " ".join(text.split())[:200]
-
-
 class _Examination:
     """One shard under way. The order of the methods is the order of the work."""
 
@@ -112,6 +66,8 @@ class _Examination:
         self.bytes = 0
         self.broken = False
         """A byte of the tar is wrong, so that its digests cannot be right."""
+        self.unfinished = False
+        """A removal was cut short: the tar is of the manifest's revision, or of the next."""
 
     def fault(self, file: str, member: str, offset: int, what: str) -> None:
         self.faults.append(Fault(file, member, offset, what))
@@ -119,6 +75,7 @@ class _Examination:
     def run(self) -> Examined:
         rows = self._rows()
         record = self._record()
+        self.unfinished = self._is_unfinished(record)
         url = storage.join(self.expected.folder, self.tar)
         try:
             with storage.open_read(url) as stream, storage.translated(url, "read"):
@@ -150,6 +107,15 @@ class _Examination:
                 self.fault(self.table, "", -1, reason(error))
             return None
 
+    def _is_unfinished(self, record: ShardRecord | None) -> bool:
+        manifest = self.expected.manifest
+        if record is None or manifest is None or record.revision <= manifest["revision"]:
+            return False
+        told = f"revision {manifest['revision']} in the manifest, {record.revision} in its record"
+        what = f"a removal is not finished: {told}"
+        self.faults.append(Fault(self.tar, "", -1, what, FINISH_REMOVAL))
+        return True
+
     def _read(
         self, stream: IO[bytes], rows: list[dict[str, Any]] | None, record: ShardRecord | None
     ) -> None:
@@ -160,7 +126,8 @@ class _Examination:
         if rows is None:
             self._read_blocks(stream, blocks)
         else:
-            _SampleReader(self, stream, blocks, file).read(rows)
+            to_be = record.blocks if record and self.unfinished else []
+            _SampleReader(self, stream, [*to_be, *blocks], file).read(rows)
         self._read_trailer(stream)
 
     def _read_blocks(self, stream: IO[bytes], blocks: Sequence[Block]) -> None:
@@ -209,6 +176,8 @@ class _Examination:
         if told and all(digest != found for digest, _, _ in told):
             self.fault(self.tar, "", -1, "its SHA-256 is not the manifest's")
             return
+        if self.unfinished:
+            return
         for digest, file, member in told:
             if digest != found:
                 self.fault(file, member, -1, "the SHA-256 is not the shard's")
@@ -227,7 +196,7 @@ class _Examination:
         if not self.broken and self.bytes != manifest["bytes"]:
             what = f"says {manifest['bytes']} bytes, the shard has {self.bytes}"
             self.fault(layout.MANIFEST, self.tar, -1, what)
-        if record is None:
+        if record is None or self.unfinished:
             return
         if record.revision != manifest["revision"]:
             what = f"says revision {manifest['revision']}, the samples table {record.revision}"
@@ -249,6 +218,7 @@ class _SampleReader:
     ) -> None:
         self.parent, self.stream, self.blocks_file = parent, stream, blocks_file
         self.cuts = {b.first_sample + b.samples: b for b in blocks}
+        self.known = {(b.first_sample, b.xxh3) for b in blocks}
         self.digest = xxhash.xxh3_64()
         self.suspects: list[tuple[int, Fault]] = []
         """Members unlike their row, until the block's digest tells which of the two is wrong."""
@@ -294,7 +264,8 @@ class _SampleReader:
         if told["offset"] != at + tar.BLOCK:
             what = f"{extension}: its offset is {told['offset']}, in the tar {at + tar.BLOCK}"
             self._row_fault(number, row, what)
-        if xxhash.xxh3_64_intdigest(body) != told["xxh3"]:
+        to_be_zeroed = self.parent.unfinished and row["removed"]
+        if xxhash.xxh3_64_intdigest(body) != told["xxh3"] and not to_be_zeroed:
             what = "its bytes are not those that were packed (xxh3 differs)"
             self.suspects.append((number, Fault(self.parent.tar, name, at + tar.BLOCK, what)))
         return body
@@ -320,7 +291,8 @@ class _SampleReader:
 
     def _check_content(self, number: int, row: dict[str, Any], bodies: dict[str, bytes]) -> None:
         blank = not any(map(any, bodies.values()))
-        if blank != row["removed"]:
+        to_be_zeroed = self.parent.unfinished and row["removed"]
+        if blank != row["removed"] and not to_be_zeroed:
             state = "removed" if row["removed"] else "not removed"
             self._row_fault(number, row, f"says {state}, the tar's bytes tell otherwise")
         if blank or any(n == number for n, _ in self.suspects):
@@ -339,8 +311,9 @@ class _SampleReader:
             self._tar_fault(f"{row['key']}.txt", row["txt"]["offset"], what)
 
     def _close_block(self, block: Block) -> None:
-        self._settle(tar_is_right=self.digest.intdigest() == block.xxh3)
-        if self.digest.intdigest() != block.xxh3 and not self.parent.broken:
+        is_right = (block.first_sample, self.digest.intdigest()) in self.known
+        self._settle(tar_is_right=is_right)
+        if not is_right and not self.parent.broken:
             what = f"the xxh3 of samples {block.first_sample} and on is not the tar's"
             self.parent.fault(self.blocks_file, f"blocks of {self.parent.tar}", -1, what)
         self.digest.reset()

@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from msgspec.structs import replace
 
 from wit_builder import storage
 from wit_builder.errors import ShardFormatError
@@ -44,9 +45,7 @@ def finish(
         raise ShardFormatError(
             "no shard to list", where=storage.redact(folder), fix="no pair was kept: see the report"
         )
-    urls = [storage.join(folder, layout.samples_name(layout.tar_name(s))) for s in range(shards)]
-    with ThreadPoolExecutor(_READERS) as pool:
-        records = list(pool.map(read_record, urls))
+    records = _records(folder, shards)
     manifest, blocks = manifest_of(records), blocks_of(records)
     info = DatasetInfo(
         generation=generation,
@@ -60,6 +59,39 @@ def finish(
         digest=manifest_digest(manifest),
     )
     return _publish(folder, manifest, blocks, info)
+
+
+def _records(folder: str, shards: int) -> list[ShardRecord]:
+    urls = [storage.join(folder, layout.samples_name(layout.tar_name(s))) for s in range(shards)]
+    with ThreadPoolExecutor(_READERS) as pool:
+        return list(pool.map(read_record, urls))
+
+
+def revise(folder: str, info: DatasetInfo) -> list[storage.Published]:
+    """Publish block table, manifest and ``dataset.json`` anew, if shards have been revised since.
+
+    In this order, so that ``dataset.json`` has the manifest's digest only once all is done.
+
+    Raises:
+        ShardFormatError: the shards are not those of ``info``.
+        StorageError: something cannot be read or written.
+    """
+    records = _records(folder, info.shards)
+    manifest, blocks = manifest_of(records), blocks_of(records)
+    if base_digest(manifest, blocks) != info.base:
+        raise ShardFormatError(
+            "the shards' records are not of this data set (base differs)",
+            where=storage.redact(folder),
+            fix="run `wit verify` on it; copy or pack it again",
+        )
+    revised = replace(info, digest=manifest_digest(manifest))
+    if revised == info:
+        return []
+    return [
+        storage.write_parquet(storage.join(folder, layout.BLOCKS), blocks),
+        storage.write_parquet(storage.join(folder, layout.MANIFEST), manifest),
+        storage.publish_bytes(storage.join(folder, layout.DATASET), _readable(revised)),
+    ]
 
 
 def _publish(

@@ -5,8 +5,10 @@ Light to import (no webdataset, no torch), because the trainer's loader processe
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import braceexpand
 import msgspec
@@ -18,7 +20,7 @@ from wit_builder import storage
 from wit_builder.errors import ShardFormatError, StorageError
 from wit_builder.shards import layout, tar
 from wit_builder.shards.layout import DatasetInfo
-from wit_builder.shards.manifest import base_digest, manifest_digest
+from wit_builder.shards.manifest import base_digest, manifest_digest, read_record
 from wit_builder.tables import BLOCKS, MANIFEST
 
 
@@ -67,6 +69,11 @@ class Dataset:
             raise _error(what, folder, "run `wit verify` on it; copy or pack it again")
         return Dataset(folder, info, manifest, blocks)
 
+    @property
+    def revision(self) -> int:
+        """How many times samples were removed from a shard, over all shards; 0 when packed."""
+        return _sum(self.manifest, "revision")
+
     def shard_url(self, shard: int) -> str:
         """Return the place of a shard's tar."""
         return storage.join(self.url, self.manifest["shard"][shard].as_py())
@@ -78,6 +85,9 @@ class Dataset:
     def block_bytes(self, block: int) -> bytes:
         """Return a block's bytes (one range read), checked against its digest.
 
+        Samples may have been removed since the data set was opened: then the digest is the one in
+        the shard's own record, which a removal publishes before the shard.
+
         Raises:
             ShardFormatError: they are not what the block table says.
             StorageError: they cannot be read.
@@ -85,13 +95,25 @@ class Dataset:
         row = self.blocks.slice(block, 1).to_pylist()[0]
         url = self.shard_url(row["shard"])
         data = storage.read_bytes(url, row["offset"], row["offset"] + row["length"])
-        if xxhash.xxh3_64_intdigest(data) != row["xxh3"]:
+        found = xxhash.xxh3_64_intdigest(data)
+        if found != row["xxh3"] and not self._is_revised(row, found):
             raise _error(
                 f"block {block} is damaged",
                 f"{url} byte {row['offset']}",
                 "run `wit verify` to see what is; copy or pack the shard again",
             )
         return data
+
+    def _is_revised(self, row: dict[str, Any], digest: int) -> bool:
+        """Return whether a later revision of the shard has the block with this digest."""
+        shard = row["shard"]
+        with contextlib.suppress(ShardFormatError, StorageError):  # then the block is damaged
+            record = read_record(self.samples_url(shard))
+            place = (row["first_sample"], row["samples"], row["offset"], row["length"], digest)
+            return record.revision > self.manifest["revision"][shard].as_py() and any(
+                tuple(block) == place for block in record.blocks
+            )
+        return False
 
     def samples(self, shard: int) -> Iterator[Sample]:
         """Yield a shard's samples in order, reading block by block.

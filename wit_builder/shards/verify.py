@@ -16,8 +16,10 @@ import pyarrow as pa
 from wit_builder import storage
 from wit_builder.errors import ShardFormatError, WitError
 from wit_builder.shards import layout
-from wit_builder.shards.examine import Examined, Expected, Fault, examine, readable_table, reason
+from wit_builder.shards.examine import Examined, Expected, examine
+from wit_builder.shards.faults import FINISH_REMOVAL, Fault, readable_table, reason
 from wit_builder.shards.layout import MEMBERS, DatasetInfo
+from wit_builder.shards.manifest import base_digest, manifest_digest
 from wit_builder.shards.read import disagreements, read_info
 from wit_builder.shards.write import Block
 from wit_builder.tables import BLOCKS, MANIFEST
@@ -82,9 +84,23 @@ def _shards(folder: str, faults: list[Fault]) -> Iterator[Expected]:
             yield Expected(folder, name, None, None)
         return
     if info is not None and blocks is not None:
-        faults += [Fault(layout.DATASET, "", -1, w) for w in disagreements(info, manifest, blocks)]
+        found = [Fault(layout.DATASET, "", -1, w) for w in disagreements(info, manifest, blocks)]
+        faults += [_unfinished()] if _is_unfinished(info, manifest, blocks, found) else found
     faults += _check_sizes(folder, manifest)
     yield from _expected(folder, manifest, blocks)
+
+
+def _is_unfinished(
+    info: DatasetInfo, manifest: pa.Table, blocks: pa.Table, found: list[Fault]
+) -> bool:
+    """Return whether all that is wrong is that the manifest is of a later revision."""
+    is_same = base_digest(manifest, blocks) == info.base
+    return is_same and manifest_digest(manifest) != info.digest and len(found) == 1
+
+
+def _unfinished() -> Fault:
+    what = "not of the manifest's revision (digest differs): a removal was cut short, or a copy"
+    return Fault(layout.DATASET, "", -1, what, f"{FINISH_REMOVAL}; else copy it again")
 
 
 def _info(folder: str, faults: list[Fault]) -> DatasetInfo | None:

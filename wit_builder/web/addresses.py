@@ -166,13 +166,17 @@ class Resolver(AbstractResolver):
         if target is not None:
             return [target[0]]
         if is_literal(host):
-            literal = host.strip("[]")
-            return [literal] if is_public(literal) else _private(literal)
+            return self.literal_refusal(host) or [host.strip("[]")]
         if self._mapped_only:
             return Refusal(
                 Reason.PRIVATE_ADDRESS, "fetch.contact is not set: only mapped hosts may be asked"
             )
         return await self._memory.get(host.rstrip(".").lower())
+
+    def literal_refusal(self, host: str) -> Refusal | None:
+        """Return why a host that is an IP address must not be asked; None for other hosts."""
+        literal = host.strip("[]")
+        return _private(literal) if is_literal(host) and not is_public(literal) else None
 
     async def _ask(self, host: str) -> tuple[list[str] | Refusal, float]:
         try:

@@ -30,8 +30,12 @@ KIND_OF: dict[Reason, Kind] = {
     Reason.ROBOTS_DISALLOWED: Kind.REFUSED,
     Reason.OPT_OUT_HEADER: Kind.REFUSED,
     Reason.OPT_OUT_IMAGE: Kind.REFUSED,
+    Reason.BLOCKED: Kind.REFUSED,
+    Reason.REMOVED: Kind.REFUSED,
     Reason.ROBOTS_UNREACHABLE: Kind.DEFERRED,
     Reason.DOMAIN_BUDGET: Kind.DEFERRED,
+    Reason.DOMAIN_DOWN: Kind.DEFERRED,
+    Reason.MOVED: Kind.DEFERRED,
     Reason.RATE_LIMITED: Kind.DEFERRED,
     Reason.DNS_FAILED: Kind.TRANSIENT,
     Reason.CONNECT_FAILED: Kind.TRANSIENT,
@@ -57,15 +61,19 @@ class Refusal(msgspec.Struct, frozen=True):
 class Answer(msgspec.Struct, frozen=True):
     """What came of asking for one URL.
 
-    ``body`` is there exactly where ``refusal`` is not. ``status`` is that of the last response,
+    ``body`` is there exactly where ``refusal`` is not; but neither is where the status is 304, to
+    a conditional request. ``status`` is that of the last response,
     ``final_url`` the last URL asked for, or the one that was not because of ``refusal``,
-    ``headers`` the response's headers of interest with lower-case names, ``opt_outs`` the signals
-    seen.
+    ``redirects`` how many led there,
+    ``headers`` the response's headers of interest with lower-case names, ``head`` all its header
+    lines as they came (of pages only), ``opt_outs`` the signals seen.
     """
 
     final_url: str
     status: int | None = None
+    redirects: int = 0
     headers: dict[str, str] = {}
+    head: list[tuple[str, str]] = []
     body: bytes | None = None
     refusal: Refusal | None = None
     opt_outs: list[str] = []
@@ -75,5 +83,7 @@ class Answer(msgspec.Struct, frozen=True):
         """What it means for the pair, as far as the web can tell."""
         if self.refusal is None:
             return Outcome.ALIVE
+        if self.refusal.reason is Reason.MOVED:
+            return Outcome.MOVED
         deferred = KIND_OF[self.refusal.reason] is Kind.DEFERRED
         return Outcome.DEFERRED if deferred else Outcome.DEAD

@@ -8,25 +8,33 @@ import aiohttp
 
 from wit_builder.tables import Reason
 from wit_builder.web.answer import Refusal
+from wit_builder.web.room import FREE_BYTES, Hold
 
 _CHUNK_BYTES = 1 << 16
 _ANY_ZLIB = zlib.MAX_WBITS | 32  # a gzip or zlib header, told apart by itself
 
 
-async def read(response: aiohttp.ClientResponse, most: int, *, cut: bool) -> bytes | Refusal:
+async def read(
+    response: aiohttp.ClientResponse, most: int, hold: Hold, *, cut: bool
+) -> bytes | Refusal:
     """Return the body, decompressed, or why there is none.
 
     Args:
         response: opened with ``auto_decompress=False``.
         most: bytes allowed, compressed as well as decompressed.
+        hold: grows to what is announced; where nothing is, to ``most`` once there is more than
+            a request holds freely.
         cut: return the first ``most`` bytes of a larger body instead of refusing it.
     """
     announced = response.content_length
     if announced is not None and announced > most and not cut:
         return Refusal(Reason.BODY_TOO_LARGE, f"{announced} bytes announced")
+    await hold.grow(min(announced or 0, most))
     raw = bytearray()
     async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
         raw += chunk
+        if announced is None and len(raw) > FREE_BYTES:
+            await hold.grow(most)
         if len(raw) > most:
             if not cut:
                 return Refusal(Reason.BODY_TOO_LARGE, f"more than {most} bytes")

@@ -1,8 +1,8 @@
 """Asking the web: one session, one deadline, capped bodies, and every end has a reason.
 
 What an end means for the next request stands in ``answer.KIND_OF``. Redirects are followed by hand,
-``fetch.max_redirects`` hops at most, each a new question to the gate; today also to another
-registrable domain, whose own pace is kept.
+``fetch.max_redirects`` hops at most, each a new question to the gate. One to another registrable
+domain ends as ``moved``: that domain's owner has to ask. Only a robots.txt is followed there.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Literal, Self
 
 import aiohttp
+from msgspec import structs
 from yarl import URL
 
 from wit_builder.errors import StorageError
@@ -27,17 +28,22 @@ from wit_builder.web import body
 from wit_builder.web.addresses import AddressRefusedError, Lookup, Loopback, Resolver
 from wit_builder.web.agent import user_agent
 from wit_builder.web.answer import KIND_OF, Answer, Kind, Refusal
-from wit_builder.web.gate import Gate, parse
+from wit_builder.web.blocklists import NOTHING_BLOCKED, Blocklists
+from wit_builder.web.gate import Gate, domain_of, parse
+from wit_builder.web.notes import Notes
 from wit_builder.web.optouts import opt_outs
 from wit_builder.web.pace import PausedError
 from wit_builder.web.robots import MAX_BYTES as MAX_ROBOTS_BYTES
+from wit_builder.web.room import Hold, Room
 
-What = Literal["image", "page", "robots"]
+What = Literal["image", "page", "sitemap", "robots"]
 
 _ACCEPT: dict[What, dict[str, str]] = {
     # Pictures are compressed already; asking for them as they are keeps digests meaningful.
     "image": {"Accept": "image/*,*/*;q=0.5", "Accept-Encoding": "identity"},
     "page": {"Accept": "text/html,application/xhtml+xml", "Accept-Encoding": "gzip, deflate"},
+    # No opt-outs: a sitemap's "noindex" is about the file, not about the pages that it names.
+    "sitemap": {"Accept": "application/xml,text/xml,*/*;q=0.5", "Accept-Encoding": "gzip, deflate"},
     "robots": {"Accept": "text/plain", "Accept-Encoding": "gzip, deflate"},
 }
 _OPT_OUT: dict[What, Reason] = {
@@ -49,17 +55,34 @@ _REDIRECTS = {301, 302, 303, 307, 308}
 _KEEPALIVE_S = 5.0  # idle connections count as open files
 _BACKOFF_S = 0.5
 _DRAINED_BYTES = 1 << 14
-_RATE_LIMITED_PAUSE_S = 1.0  # for a 429 that does not say how long
+_NO_ANSWER = {Reason.CONNECT_FAILED, Reason.TLS_FAILED, Reason.DEADLINE, Reason.HTTP_5XX}
+"""What makes the circuit breaker open when it happens in a row."""
 _OUR_OWN_FAULT = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
-class _Ask:
-    """One URL being asked for: what for, how much of it, and the time servers still have."""
+class Asking:
+    """One URL being asked for, in one try or several.
 
-    def __init__(self, what: What, max_bytes: int, left_s: float) -> None:
+    Attributes:
+        url: as it was found.
+        what: it is asked for as.
+        max_bytes: cap on the body.
+        redirects: that led to ``url``; they count.
+        since: headers that make the request conditional.
+        left_s: the time that servers still have.
+        tries: so far.
+        hold: of the memory that the body takes; whoever is done with the body lets it shrink.
+    """
+
+    def __init__(self, url: str, what: What, max_bytes: int, left_s: float, hold: Hold) -> None:
+        self.url = url
         self.what: What = what
         self.max_bytes = max_bytes
         self.left_s = left_s
+        self.hold = hold
+        self.redirects = 0
+        self.since: dict[str, str] = {}
+        self.tries = 0
 
 
 class Client:
@@ -70,6 +93,8 @@ class Client:
         loopback: host pattern -> ``address:port`` of this machine; for tests and the demo only.
         seed: of the jitter between retries.
         lookup: name -> addresses, instead of the system's resolver.
+        blocked: what must not be asked for.
+        notes: robots.txt files and pauses that outlive this client.
 
     Raises:
         RecipeError: no contact is set and hosts other than mapped ones could be asked.
@@ -82,14 +107,17 @@ class Client:
         loopback: dict[str, str] | None = None,
         seed: int = 0,
         lookup: Lookup | None = None,
+        blocked: Blocklists = NOTHING_BLOCKED,
+        notes: Notes | None = None,
     ) -> None:
         self._fetch = fetch
         self._seed = seed
         mapped = Loopback(loopback or {})
-        self._mapped_only = bool(mapped) and not fetch.contact
-        self._agent = user_agent(fetch.contact, loopback_only=self._mapped_only)
-        self._resolver = Resolver(mapped, mapped_only=self._mapped_only, lookup=lookup)
-        self.gate = Gate(fetch, self._resolver, self._get_robots)
+        mapped_only = bool(mapped) and not fetch.contact
+        self._agent = user_agent(fetch.contact, loopback_only=mapped_only)
+        self._resolver = Resolver(mapped, mapped_only=mapped_only, lookup=lookup)
+        self._room = Room(fetch.max_held_bytes)
+        self.gate = Gate(fetch, self._resolver, self._get_robots, blocked, notes or Notes())
 
     async def __aenter__(self) -> Self:
         connector = aiohttp.TCPConnector(
@@ -119,9 +147,14 @@ class Client:
         await self._resolver.close()
 
     async def get(
-        self, url: str, *, kind: Literal["image", "page"], max_bytes: int | None = None
+        self,
+        url: str,
+        *,
+        kind: Literal["image", "page", "sitemap"],
+        max_bytes: int | None = None,
+        since: dict[str, str] | None = None,
     ) -> Answer:
-        """Return what came of asking for a URL.
+        """Return what came of asking for a URL, in as many tries as it takes.
 
         The deadline (``fetch.deadline_s``) bounds the time that servers have in all: every redirect
         and retry of this URL together, by the wall clock. Waiting for a domain's turn is not in it.
@@ -130,82 +163,127 @@ class Client:
             url: as found on a page.
             kind: decides what is accepted and which opt-outs count.
             max_bytes: cap on the body; by default ``fetch.max_body_bytes``.
+            since: headers that make the request conditional (``If-None-Match``,
+                ``If-Modified-Since``); a 304 then has neither body nor refusal.
 
         Raises:
             StorageError: this machine ran out of sockets or memory.
         """
-        parsed = parse(url)
-        if isinstance(parsed, Refusal):
-            return Answer(url, refusal=parsed)
-        return await self._attempts(
-            parsed, _Ask(kind, max_bytes or self._fetch.max_body_bytes, self._fetch.deadline_s)
-        )
+        asking = self.begin(url, kind, max_bytes)
+        asking.since = since or {}
+        return await self._finish(asking)
 
     async def _get_robots(self, url: URL) -> Answer:
         most = MAX_ROBOTS_BYTES + 1  # a byte more tells the reader that there is more
-        return await self._attempts(url, _Ask("robots", most, self._fetch.deadline_s))
+        return await self._finish(self.begin(str(url), "robots", most))
 
-    async def _attempts(self, url: URL, ask: _Ask) -> Answer:
-        """Follow the URL until it ends in something that a retry would not change."""
-        for attempt in range(self._fetch.retries):
-            answer = await self._follow(url, ask)
-            if not _worth_retrying(answer.refusal) or ask.left_s <= 0:
-                return answer
-            await asyncio.sleep(self._backoff_s(url, attempt))
-        return await self._follow(url, ask)
+    async def _finish(self, asking: Asking) -> Answer:
+        try:
+            answer = await self.attempt(asking)
+            while (wait_s := self.again_in_s(asking, answer)) is not None:
+                await asyncio.sleep(wait_s)
+                answer = await self.attempt(asking)
+            return answer
+        finally:
+            asking.hold.shrink()
 
-    def _backoff_s(self, url: URL, attempt: int) -> float:
-        """Return 0.5, 1, 2, ... seconds, times a jitter in [0.5, 1.5) that seed and URL decide."""
-        jitter = label_seed(self._seed, f"{attempt} {url}") / 2**64
-        return _BACKOFF_S * 2.0**attempt * (0.5 + jitter)
+    def begin(self, url: str, what: What, max_bytes: int | None = None) -> Asking:
+        """Return a URL to be asked for by ``attempt``."""
+        most = max_bytes or self._fetch.max_body_bytes
+        return Asking(url, what, most, self._fetch.deadline_s, self._room.hold())
 
-    async def _follow(self, url: URL, ask: _Ask) -> Answer:
-        """Return the end of a chain of redirects; the gate is asked at each hop."""
-        answer = Answer(str(url))
-        for _ in range(self._fetch.max_redirects + 1):
-            refusal = await self.gate.refusal(url, robots=ask.what != "robots")
+    def again_in_s(self, asking: Asking, answer: Answer) -> float | None:
+        """Return in how many seconds another attempt is worth while; None where none is.
+
+        It is 0.5, 1, 2, ... times a jitter in [0.5, 1.5) that seed and URL decide.
+        """
+        if asking.tries > self._fetch.retries or asking.left_s <= 0:
+            return None
+        if not _worth_retrying(answer.refusal):
+            return None
+        jitter = label_seed(self._seed, f"{asking.tries - 1} {asking.url}") / 2**64
+        return float(_BACKOFF_S * 2.0 ** (asking.tries - 1) * (0.5 + jitter))
+
+    async def attempt(self, asking: Asking) -> Answer:
+        """Return the end of one chain of redirects; the gate is asked at each hop.
+
+        The body's memory is held (``asking.hold``) until somebody lets it go.
+
+        Raises:
+            StorageError: this machine ran out of sockets or memory.
+        """
+        asking.tries += 1
+        answer = await self._follow(asking)
+        asking.hold.shrink(len(answer.body or b""))
+        return answer
+
+    async def _follow(self, asking: Asking) -> Answer:
+        parsed = parse(asking.url)
+        if isinstance(parsed, Refusal):
+            return Answer(asking.url, refusal=parsed)
+        url, home, status = parsed, domain_of(parsed), None
+        for redirects in range(asking.redirects, self._fetch.max_redirects + 1):
+            refusal = await self.gate.refusal(url, robots=asking.what != "robots")
             if refusal is not None:
-                if refusal.reason is Reason.CREDENTIALS_IN_URL:
-                    url = url.with_user(None)  # somebody's password goes into no table
-                return Answer(str(url), answer.status, refusal=refusal)
-            answer, onward = await self._hop(url, ask)
+                return _refused(url, status, redirects, refusal)
+            answer, onward = await self._hop(url, asking)
+            status = answer.status
             if onward is None:
-                return answer
-            following = parse(onward)
+                return structs.replace(answer, redirects=redirects)
+            following = _joined(url, onward)
             if isinstance(following, Refusal):
-                return Answer(str(url), answer.status, refusal=following)
-            try:
-                url = url.join(following)
-            except ValueError as error:
-                return Answer(str(url), answer.status, refusal=Refusal(Reason.BAD_URL, str(error)))
+                return _refused(url, status, redirects, following)
+            if redirects == self._fetch.max_redirects:
+                break
+            if asking.what != "robots" and domain_of(following) != home:
+                refusal = self.gate.refusal_unasked(following) or Refusal(Reason.MOVED, final=True)
+                return _refused(following, status, redirects + 1, refusal)
+            url = following
         refusal = Refusal(Reason.REDIRECT_LOOP, f"more than {self._fetch.max_redirects} redirects")
-        return Answer(str(url), answer.status, refusal=refusal)
+        return _refused(url, status, redirects, refusal)
 
-    async def _hop(self, url: URL, ask: _Ask) -> tuple[Answer, str | None]:
+    async def _hop(self, url: URL, asking: Asking) -> tuple[Answer, str | None]:
         """Make one request in its domain's turn; return its answer, and where it sends us on to."""
+        onward = None
         try:
             async with self.gate.turn(url):
-                if ask.left_s <= 0:
-                    return Answer(str(url), refusal=self._too_late()), None
-                started = time.monotonic()
-                try:
-                    async with asyncio.timeout(ask.left_s):
-                        return await self._request(url, ask)
-                finally:
-                    ask.left_s -= time.monotonic() - started
+                answer, onward = await self._in_turn(url, asking)
         except PausedError as error:
-            refusal = Refusal(Reason.RATE_LIMITED, str(error), final=True)
+            refusal = Refusal(error.reason, str(error), final=True)
+            return Answer(str(url), refusal=refusal), None
+        self._tell_pace(url, answer)
+        return answer, onward
+
+    async def _in_turn(self, url: URL, asking: Asking) -> tuple[Answer, str | None]:
+        if asking.left_s <= 0:
+            return Answer(str(url), refusal=self._too_late()), None
+        started = time.monotonic()
+        try:
+            async with asyncio.timeout(asking.left_s) as limit:
+                asking.hold.limit = limit
+                return await self._request(url, asking)
         except TimeoutError:
             refusal = self._too_late()
         except (aiohttp.ClientError, OSError, ValueError) as error:
             refusal = _failure(error)
+        finally:
+            waited_s, asking.hold.waited_s = asking.hold.waited_s, 0.0
+            asking.left_s -= time.monotonic() - started - waited_s
         return Answer(str(url), refusal=refusal), None
+
+    def _tell_pace(self, url: URL, answer: Answer) -> None:
+        """Let the circuit breaker know how it went; a 429 or 503 has had its pause already."""
+        reason = answer.refusal.reason if answer.refusal else None
+        if reason in _NO_ANSWER:
+            self.gate.pace.failed(domain_of(url))
+        elif reason is not Reason.RATE_LIMITED:
+            self.gate.pace.succeeded(domain_of(url))
 
     def _too_late(self) -> Refusal:
         return Refusal(Reason.DEADLINE, f"beyond {self._fetch.deadline_s:g} s")
 
-    async def _request(self, url: URL, ask: _Ask) -> tuple[Answer, str | None]:
-        headers = _ACCEPT[ask.what]
+    async def _request(self, url: URL, ask: Asking) -> tuple[Answer, str | None]:
+        headers = _ACCEPT[ask.what] | ask.since
         async with self._session.get(url, headers=headers, allow_redirects=False) as response:
             # Leaving this context closes a connection whose body was not read to its end.
             try:
@@ -215,7 +293,7 @@ class Client:
                 return Answer(str(url), response.status, refusal=refusal), None
 
     async def _response(
-        self, url: URL, response: aiohttp.ClientResponse, ask: _Ask
+        self, url: URL, response: aiohttp.ClientResponse, ask: Asking
     ) -> tuple[Answer, str | None]:
         status = response.status
         onward = response.headers.get("Location") if status in _REDIRECTS else None
@@ -224,20 +302,22 @@ class Client:
         seen = opt_outs(response.headers.items()) if ask.what in _OPT_OUT else []
         if onward is not None and not seen:
             return Answer(str(url), status), onward
+        if status == 304 and ask.since and not seen:
+            return Answer(str(url), status, headers=_kept(response), head=_head(response)), None
         refusal = self._status_refusal(url, response)
         if seen and status < 400:
             refusal = Refusal(_OPT_OUT[ask.what], ", ".join(seen))
         content: bytes | Refusal = refusal or await body.read(
-            response, ask.max_bytes, cut=ask.what == "robots"
+            response, ask.max_bytes, ask.hold, cut=ask.what == "robots"
         )
-        kept = {h: response.headers[h] for h in _OF_INTEREST if h in response.headers}
         answer = Answer(
             str(url),
             status,
-            kept,
-            content if isinstance(content, bytes) else None,
-            content if isinstance(content, Refusal) else None,
-            seen,
+            headers=_kept(response),
+            head=_head(response) if ask.what == "page" else [],
+            body=content if isinstance(content, bytes) else None,
+            refusal=content if isinstance(content, Refusal) else None,
+            opt_outs=seen,
         )
         return answer, None
 
@@ -246,7 +326,7 @@ class Client:
         status = response.status
         pause_s = _retry_after_s(response.headers.get("Retry-After", ""))
         if status == 429 or (status == 503 and pause_s is not None):
-            self.gate.pause(url, _RATE_LIMITED_PAUSE_S if pause_s is None else pause_s)
+            self.gate.pace.pause(domain_of(url), pause_s)
             return Refusal(Reason.RATE_LIMITED, str(status))
         if status >= 500:
             return Refusal(Reason.HTTP_5XX, str(status))
@@ -259,6 +339,31 @@ class Client:
         return None
 
 
+def _refused(url: URL, status: int | None, redirects: int, refusal: Refusal) -> Answer:
+    """Return the answer for a URL that was not asked for."""
+    if refusal.reason is Reason.CREDENTIALS_IN_URL:
+        url = url.with_user(None)  # somebody's password goes into no table
+    return Answer(str(url), status, redirects, refusal=refusal)
+
+
+def _joined(url: URL, onward: str) -> URL | Refusal:
+    following = parse(onward)
+    if isinstance(following, Refusal):
+        return following
+    try:
+        return url.join(following)
+    except ValueError as error:
+        return Refusal(Reason.BAD_URL, str(error))
+
+
+def _kept(response: aiohttp.ClientResponse) -> dict[str, str]:
+    return {h: response.headers[h] for h in _OF_INTEREST if h in response.headers}
+
+
+def _head(response: aiohttp.ClientResponse) -> list[tuple[str, str]]:
+    return list(response.headers.items())
+
+
 async def _drain(response: aiohttp.ClientResponse) -> None:
     """Read a short body that nobody wants, so that its connection can serve the next request."""
     if (response.content_length or 0) <= _DRAINED_BYTES and "Content-Length" in response.headers:
@@ -269,7 +374,7 @@ async def _drain(response: aiohttp.ClientResponse) -> None:
 def _worth_retrying(refusal: Refusal | None) -> bool:
     if refusal is None or refusal.final:
         return False
-    # It is asked again after its pause, where that is short enough (pace.turn says).
+    # It is asked again after its pause, where that is short enough (pace says).
     return KIND_OF[refusal.reason] is Kind.TRANSIENT or refusal.reason is Reason.RATE_LIMITED
 
 
@@ -297,8 +402,9 @@ def _failure(error: Exception) -> Refusal:
             where="fetch.concurrency",
             fix="lower it, or raise the limit on open files (ulimit -n)",
         ) from error
-    if any(isinstance(c, AddressRefusedError) for c in causes):
-        return Refusal(Reason.PRIVATE_ADDRESS, _text(error))
+    refused = next((c for c in causes if isinstance(c, AddressRefusedError)), None)
+    if refused is not None:
+        return Refusal(Reason.PRIVATE_ADDRESS, _text(refused))
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return Refusal(Reason.DNS_FAILED, _text(error))
     if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError | ssl.CertificateError):

@@ -16,11 +16,22 @@ class Memory(Generic[K, V]):
     Args:
         ask: gives the answer and for how many seconds it holds; what it raises is not kept.
         most: entries kept; beyond that the oldest is forgotten.
+        size: of an answer, in any unit.
+        most_size: of all answers kept, or of one that is larger.
     """
 
-    def __init__(self, ask: Callable[[K], Awaitable[tuple[V, float]]], most: int = 65_536) -> None:
+    def __init__(
+        self,
+        ask: Callable[[K], Awaitable[tuple[V, float]]],
+        most: int = 65_536,
+        size: Callable[[V], int] = lambda _: 0,
+        most_size: int = 0,
+    ) -> None:
         self._ask = ask
         self._most = most
+        self._size_of = size
+        self._most_size = most_size
+        self._size = 0
         self._kept: dict[K, tuple[V, float]] = {}
         self._asking: dict[K, asyncio.Task[V]] = {}
 
@@ -38,11 +49,18 @@ class Memory(Generic[K, V]):
 
     async def _answer(self, key: K) -> V:
         value, holds_s = await self._ask(key)
-        self._kept.pop(key, None)
+        self._forget(key)
         self._kept[key] = (value, asyncio.get_running_loop().time() + holds_s)
-        while len(self._kept) > self._most:
-            del self._kept[next(iter(self._kept))]
+        self._size += self._size_of(value)
+        while len(self._kept) > self._most or (
+            self._size > self._most_size and len(self._kept) > 1
+        ):
+            self._forget(next(iter(self._kept)))
         return value
+
+    def _forget(self, key: K) -> None:
+        if key in self._kept:
+            self._size -= self._size_of(self._kept.pop(key)[0])
 
     def _end(self, key: K, task: asyncio.Task[V]) -> None:
         self._asking.pop(key, None)

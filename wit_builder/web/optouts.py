@@ -17,6 +17,8 @@ DIRECTIVES = frozenset({"noai", "noimageai", "noindex", "noimageindex", "none"})
 """Words of ``X-Robots-Tag`` and of robots metas that opt a page or picture out."""
 TDM_RESERVATION = "tdm-reservation"
 TRAIN_AI_NO = "train-ai=n"
+NOFOLLOW = frozenset({"nofollow", "none"})
+"""Words of the same places that ask not to follow a page's links."""
 META_NAMES = ("robots", TOKEN, TDM_RESERVATION)
 """Names of the ``<meta>`` elements that are read, in lower case."""
 
@@ -59,6 +61,15 @@ def opt_outs(headers: Pairs = (), metas: Pairs = ()) -> list[str]:
     return sorted(found)
 
 
+def forbids_following(headers: Pairs = (), metas: Pairs = ()) -> bool:
+    """Return whether a page asks us not to follow its links; arguments as of ``opt_outs``."""
+    lines = [value for name, value in headers if name.lower() == "x-robots-tag"]
+    for name, content in metas:
+        if {"robots", TOKEN} & set(_NAME.findall(name.lower())):
+            lines.append(content)
+    return any(_directives(line, NOFOLLOW) for line in lines)
+
+
 def forbids_training(content_usage: str) -> bool:
     """Return whether a ``Content-Usage`` value, a structured dictionary, has ``train-ai=n``."""
     items = (item.partition(";")[0] for item in content_usage.lower().split(","))
@@ -72,8 +83,8 @@ def _reservation(value: str) -> set[str]:
     return {TDM_RESERVATION} if reserved else set()
 
 
-def _directives(line: str) -> set[str]:
-    """Return the opt-out words of one line that hold for us: ``agent:`` rules what follows it."""
+def _directives(line: str, words: frozenset[str] = DIRECTIVES) -> set[str]:
+    """Return which words of one line hold for us: ``agent:`` rules what follows it."""
     found: set[str] = set()
     ours = True
     for head, word in _WORD.findall(line.lower()):
@@ -81,6 +92,6 @@ def _directives(line: str) -> set[str]:
             continue
         if head:
             ours = head in {"*", TOKEN}
-        if ours and word in DIRECTIVES:
+        if ours and word in words:
             found.add(word)
     return found

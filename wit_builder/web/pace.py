@@ -1,42 +1,90 @@
-"""How often a registrable domain is asked: at once, apart, and not while it wants a pause."""
+"""How often a registrable domain is asked: at once, apart, and not while it wants or needs a pause.
+
+A domain is left alone for as long as it asks for (``Retry-After``), and, by a circuit breaker, when
+it does not answer any more. A pause up to ``fetch.max_pause_s`` is waited for; what would have to
+wait longer is deferred.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Iterable
+
+import msgspec
+
+from wit_builder.sections import DomainSection, FetchSection
+from wit_builder.tables import Reason
+
+_LONGEST_PAUSE_S = 7 * 86_400.0
+"""Of a ``Retry-After``: a server that says a year means that it does not want us now."""
 
 
 class PausedError(Exception):
-    """The domain asked us to wait longer than we can."""
+    """A domain is to be left alone for longer than we wait; nothing must be sent."""
 
-    def __init__(self, seconds: float) -> None:
-        super().__init__(f"the domain asked for a pause of {seconds:.0f} s")
+    def __init__(self, reason: Reason, seconds: float) -> None:
+        super().__init__(f"paused for another {seconds:.0f} s")
+        self.reason = reason
+
+
+class Pause(msgspec.Struct, frozen=True):
+    """A pause that must outlive this worker.
+
+    Attributes:
+        domain: the registrable domain.
+        until: in seconds since the epoch.
+        failures: requests that failed in a row.
+        reason: ``rate_limited`` or ``domain_down``.
+    """
+
+    domain: str
+    until: float
+    failures: int
+    reason: Reason
 
 
 class _Domain:
     """One domain's turn-taking. Times are those of the event loop."""
 
-    def __init__(self, concurrency: int) -> None:
+    def __init__(self, concurrency: int, interval_s: float, last_at: float) -> None:
         self.room = asyncio.Semaphore(concurrency)
-        self.next_at = 0.0
+        self.interval_s = interval_s
+        self.last_at = last_at
         self.paused_until = 0.0
+        self.reason = Reason.RATE_LIMITED
+        self.failures = 0
+
+    @property
+    def next_at(self) -> float:
+        return self.last_at + self.interval_s
+
+    def pause(self, seconds: float, reason: Reason) -> None:
+        until = _now() + min(seconds, _LONGEST_PAUSE_S)
+        if until > self.paused_until:
+            self.paused_until, self.reason = until, reason
 
 
 class Pace:
     """Gives turns to requests, per registrable domain.
 
+    A domain's first turn comes a full interval after this was made, because nobody knows when a
+    worker before this one asked last.
+
     Args:
-        concurrency: requests of a domain under way at once.
-        interval_s: at least this long between the starts of two.
-        patience_s: a pause that lasts longer is not waited for.
+        fetch: limits for all domains and for some.
+        pauses: those that earlier workers left.
     """
 
-    def __init__(self, concurrency: int, interval_s: float, patience_s: float) -> None:
-        self._concurrency = concurrency
-        self._interval_s = interval_s
-        self._patience_s = patience_s
+    def __init__(self, fetch: FetchSection, pauses: Iterable[Pause] = ()) -> None:
+        self._fetch = fetch
         self._domains: dict[str, _Domain] = {}
+        self._began_at = _now()
+        for pause in pauses:
+            state = self._state(pause.domain)
+            state.failures = pause.failures
+            state.pause(pause.until - time.time(), pause.reason)
 
     @contextlib.asynccontextmanager
     async def turn(self, domain: str) -> AsyncIterator[None]:
@@ -49,13 +97,13 @@ class Pace:
         async with state.room:
             while (wait_s := self._wait_s(state)) > 0:  # noqa: ASYNC110 - it is time we wait for
                 await asyncio.sleep(wait_s)
-            state.next_at = _now() + self._interval_s
+            state.last_at = _now()
             yield
 
     def _wait_s(self, state: _Domain) -> float:
         pause_s = state.paused_until - _now()
-        if pause_s > self._patience_s:
-            raise PausedError(pause_s)
+        if pause_s > self._fetch.max_pause_s:
+            raise PausedError(state.reason, pause_s)
         return max(pause_s, state.next_at - _now())
 
     def ready_in_s(self, domain: str) -> float:
@@ -65,13 +113,66 @@ class Pace:
         except PausedError:
             return 0.0
 
-    def pause(self, domain: str, seconds: float) -> None:
-        """Let nobody ask the domain for so long (``Retry-After``); never shortens a pause."""
+    def concurrency(self, domain: str) -> int:
+        """Return how many requests to a domain may be under way at once."""
+        own = self._fetch.domains.get(domain, DomainSection()).concurrency
+        return own or self._fetch.per_domain_concurrency
+
+    def interval_s(self, domain: str) -> float:
+        """Return how many seconds must lie between the starts of two requests to a domain."""
+        return self._state(domain).interval_s
+
+    def slow_down(self, domain: str, delay_s: float) -> None:
+        """Keep so many seconds between two requests (``Crawl-delay``), up to the recipe's cap."""
         state = self._state(domain)
-        state.paused_until = max(state.paused_until, _now() + seconds)
+        state.interval_s = max(state.interval_s, min(delay_s, self._fetch.crawl_delay_cap_s))
+
+    def pause(self, domain: str, seconds: float | None) -> None:
+        """Let nobody ask the domain for so long (``Retry-After``); never shortens a pause.
+
+        Without a number it is one second, and twice as long each time it happens in a row.
+        """
+        state = self._state(domain)
+        if state.paused_until <= _now():  # requests under way together count as one
+            state.failures += 1
+        told_s = 2.0 ** min(state.failures - 1, 10) if seconds is None else seconds
+        state.pause(told_s, Reason.RATE_LIMITED)
+
+    def failed(self, domain: str) -> None:
+        """Take note of a request that got no answer; after some in a row the breaker opens."""
+        state = self._state(domain)
+        state.failures += 1
+        beyond = state.failures - self._fetch.breaker_failures
+        if beyond >= 0 and state.paused_until <= _now():
+            state.pause(self._fetch.breaker_pause_s * 2.0 ** min(beyond, 10), Reason.DOMAIN_DOWN)
+
+    def succeeded(self, domain: str) -> None:
+        """Take note of an answer: whatever failed before is forgiven."""
+        self._state(domain).failures = 0
+
+    def pauses(self) -> list[Pause]:
+        """Return the pauses that are not over."""
+        now, clock = _now(), time.time()
+        return [
+            Pause(name, clock + state.paused_until - now, state.failures, state.reason)
+            for name, state in self._domains.items()
+            if state.paused_until > now
+        ]
 
     def _state(self, domain: str) -> _Domain:
-        return self._domains.setdefault(domain, _Domain(self._concurrency))
+        state = self._domains.get(domain)
+        if state is None:
+            state = _Domain(
+                self.concurrency(domain), interval_s(self._fetch, domain), self._began_at
+            )
+            self._domains[domain] = state
+        return state
+
+
+def interval_s(fetch: FetchSection, domain: str) -> float:
+    """Return the seconds that a recipe sets between two requests to a domain."""
+    own = fetch.domains.get(domain, DomainSection()).interval_s
+    return fetch.per_domain_interval_s if own is None else own
 
 
 def _now() -> float:

@@ -1,0 +1,216 @@
+"""How large a picture becomes, and its pixels at that size: img2dataset's modes.
+
+Sizes are img2dataset 1.47's to the pixel. The shorter side (``keep_ratio``, ``center_crop``) or the
+longer one (``border``) becomes ``size_px``; sides are rounded half to even. A picture that is not
+larger stays as it is, uncropped and without borders, unless ``enlarge`` is set.
+
+Shrinking is OpenCV's ``INTER_AREA``: every output pixel is the mean of the area it covers. The
+kernel is our own, for it needs no copy of what Pillow decoded, puts transparent pixels on white on
+the way, takes a large picture strip by strip, and is faster: rows are summed first, many columns at
+a time, which makes 0.75 ms of 1.74 from 800 x 600 to 341 x 256. It differs from OpenCV's by
+rounding, at most 1 in 255. Enlarging is OpenCV's ``INTER_LANCZOS4``, img2dataset's default.
+
+H, W: rows and columns of the source, C: its channels (1 grey, 3, or 4: the fourth is alpha or
+filler), h, w, c: of the output, c is 1 or 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import cv2
+import msgspec
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from wit_builder.sections import ImageSection
+
+Pixels = npt.NDArray[np.uint8]
+_Floats = npt.NDArray[np.float32]
+_Indices = npt.NDArray[np.int64]
+Size = tuple[int, int]
+"""Width and height, in pixels."""
+
+_STRIP_PIXELS = 2_000_000  # source pixels that are converted at a time: 8 MB
+
+
+class Raster(msgspec.Struct, frozen=True):
+    """A decoded picture, whose pixels are handed out in the form that shrinking takes.
+
+    ``rows(top, bottom)`` returns them as [n, W, C]. Channels are grey; or blue, green, red, if
+    ``bgr``, or red, green, blue. A fourth is alpha, not premultiplied, if ``alpha``, or filler.
+    """
+
+    size: Size
+    bgr: bool
+    alpha: bool
+    rows: Callable[[int, int], Pixels]
+
+
+def fitted(size: Size, section: ImageSection) -> Size:
+    """Return the size that a picture of this size is scaled to, before it is cropped or padded."""
+    if not _applies(size, section):
+        return size
+    scale = section.size_px / (max(size) if section.mode == "border" else min(size))
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def framed(size: Size, section: ImageSection) -> Size:
+    """Return the size that a picture of this size ends with, cropped or padded."""
+    if section.mode in {"center_crop", "border"} and _applies(size, section):
+        return section.size_px, section.size_px
+    return fitted(size, section)
+
+
+def _applies(size: Size, section: ImageSection) -> bool:
+    if section.mode == "no":
+        return False
+    return section.enlarge or (max if section.mode == "border" else min)(size) > section.size_px
+
+
+def scaled(raster: Raster, size: Size) -> Pixels:
+    """Return a picture at a size, as [h, w, 1] or [h, w, 3] in blue, green, red, on white."""
+    smaller = min(size[0], raster.size[0]), min(size[1], raster.size[1])
+    pixels: Any = _shrunk(raster, smaller)
+    if not raster.bgr and pixels.shape[2] == 3:
+        pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
+    if size != smaller:
+        pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_LANCZOS4)
+    return pixels.reshape(size[1], size[0], -1)  # OpenCV drops the axis of a single channel
+
+
+def reframed(pixels: Pixels, size: Size) -> Pixels:
+    """Return the centre of a picture, or it with white borders, so that it has this size."""
+    height, width = pixels.shape[:2]
+    left, top = max(0, (width - size[0]) // 2), max(0, (height - size[1]) // 2)
+    pixels = pixels[top : top + size[1], left : left + size[0]]
+    wider, higher = size[0] - pixels.shape[1], size[1] - pixels.shape[0]
+    margins = (higher // 2, higher - higher // 2), (wider // 2, wider - wider // 2), (0, 0)
+    return np.pad(pixels, margins, constant_values=255) if wider or higher else pixels
+
+
+def of_array(pixels: Pixels, *, bgr: bool = True, alpha: bool = False) -> Raster:
+    """Return an array [H, W], [H, W, 1], [H, W, 3] or [H, W, 4] as a raster."""
+    rows, columns = pixels.shape[:2]
+    whole = pixels.reshape(rows, columns, -1)
+    return Raster((columns, rows), bgr, alpha, lambda top, bottom: whole[top:bottom])
+
+
+class _Cover(NamedTuple):
+    """Which inputs each output covers: the first and the last, and their shares of it.
+
+    Where these are the same, the share of the first is 1 and that of the last 0. Every input
+    between has the share ``inner``.
+    """
+
+    first: _Indices
+    last: _Indices
+    share_of_first: _Floats
+    share_of_last: _Floats
+    inner: np.float32
+
+    def part(self, start: int, stop: int) -> _Cover:
+        """Return the same of some outputs, with inputs counted from the first that they cover."""
+        first, last, share_of_first, share_of_last, inner = self
+        origin = first[start]
+        first, last = first[start:stop] - origin, last[start:stop] - origin
+        return _Cover(first, last, share_of_first[start:stop], share_of_last[start:stop], inner)
+
+
+def _cover(inputs: int, outputs: int) -> _Cover:
+    """Output ``i`` covers ``[i * inputs / outputs, (i + 1) * inputs / outputs)``."""
+    start = np.arange(outputs, dtype=np.int64) * inputs
+    end = start + inputs
+    first, last = start // outputs, (end + outputs - 1) // outputs - 1
+    alone = first == last
+    share_of_first = np.where(alone, 1, ((first + 1) * outputs - start) / inputs)
+    share_of_last = np.where(alone, 0, (end - last * outputs) / inputs)
+    shares = share_of_first.astype(np.float32), share_of_last.astype(np.float32)
+    return _Cover(first, last, *shares, np.float32(outputs / inputs))
+
+
+def _shrunk(raster: Raster, size: Size) -> Pixels:
+    """Return a picture at a size that is nowhere larger than it, on white, strip by strip."""
+    (columns, rows), (width, height) = raster.size, size
+    across, down = _cover(columns, width), _cover(rows, height)
+    step = height
+    if rows * columns > 2 * _STRIP_PIXELS:
+        step = max(1, _STRIP_PIXELS * height // (rows * columns))
+    out: Pixels | None = None
+    for y in range(0, height, step):
+        end = min(height, y + step)
+        strip = raster.rows(int(down.first[y]), int(down.last[end - 1]) + 1)
+        if out is None:
+            out = np.empty((height, width, min(3, strip.shape[2])), np.uint8)
+        if size == raster.size and not raster.alpha:
+            out[y:end] = strip[..., : out.shape[2]]
+        else:
+            _mean(strip, raster.alpha, down.part(y, end), across, out[y:end])
+    assert out is not None
+    return out
+
+
+@numba.njit(cache=True, nogil=True)
+def _mean(source: Pixels, alpha: bool, down: _Cover, across: _Cover, out: Pixels) -> None:  # noqa: FBT001 - numba takes no keywords
+    """Fill ``out`` with the means of what its pixels cover: rows first, then columns."""
+    lines = source.reshape(source.shape[0], -1)
+    sums = np.empty(lines.shape[1], np.float32)
+    white = np.empty(lines.shape[1], np.uint8)
+    for y in range(out.shape[0]):
+        first, last = down.first[y], down.last[y]
+        sums[:] = 0
+        for row in range(first, last + 1):
+            share = down.inner
+            if row == first:
+                share = down.share_of_first[y]
+            elif row == last:
+                share = down.share_of_last[y]
+            line = lines[row]
+            if alpha:
+                _put_on_white(line, white)
+                line = white
+            for i in range(sums.size):
+                sums[i] += share * line[i]
+        if out.shape[2] == 1:
+            _mean_of_greys(sums, across, out[y])
+        else:
+            _mean_of_colours(sums, source.shape[2], across, out[y])
+
+
+@numba.njit(cache=True, nogil=True)
+def _put_on_white(line: Pixels, white: Pixels) -> None:
+    for i in range(0, line.size, 4):
+        alpha = np.uint32(line[i + 3])
+        under = np.uint32(255) * (np.uint32(255) - alpha) + np.uint32(127)
+        for channel in range(i, i + 3):
+            white[channel] = (np.uint32(line[channel]) * alpha + under) // np.uint32(255)
+
+
+@numba.njit(cache=True, nogil=True)
+def _mean_of_greys(sums: _Floats, across: _Cover, out: Pixels) -> None:
+    for x in range(out.shape[0]):
+        first, last = across.first[x], across.last[x]
+        between = np.float32(0)
+        for i in range(first + 1, last):
+            between += sums[i]
+        mean = across.share_of_first[x] * sums[first] + across.share_of_last[x] * sums[last]
+        out[x, 0] = np.int32(mean + across.inner * between + np.float32(0.5))
+
+
+@numba.njit(cache=True, nogil=True)
+def _mean_of_colours(sums: _Floats, channels: int, across: _Cover, out: Pixels) -> None:
+    """Written out for three colours, for a loop over them takes twice as long."""
+    for x in range(out.shape[0]):
+        first, last = channels * across.first[x], channels * across.last[x]
+        a = b = c = np.float32(0)
+        for i in range(first + channels, last, channels):
+            a += sums[i]
+            b += sums[i + 1]
+            c += sums[i + 2]
+        head, tail = across.share_of_first[x], across.share_of_last[x]
+        half, inner = np.float32(0.5), across.inner
+        out[x, 0] = np.int32(head * sums[first] + tail * sums[last] + inner * a + half)
+        out[x, 1] = np.int32(head * sums[first + 1] + tail * sums[last + 1] + inner * b + half)
+        out[x, 2] = np.int32(head * sums[first + 2] + tail * sums[last + 2] + inner * c + half)

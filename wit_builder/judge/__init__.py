@@ -1,0 +1,1 @@
+"""Fetched pictures are judged before packing: ``run`` asks block-lists and filters (``hook``)."""
