@@ -116,13 +116,17 @@ def gzip_bomb(size: int) -> Reply:
     return 200, {"Content-Type": "image/png", "Content-Encoding": "gzip"}, body
 
 
+_LOOK_EVERY_S = 0.05
+
+
 class MockWeb:
     """The server, in a thread of its own; use as a context.
 
     ``pages`` maps a path, or ``host/path``, to what it answers; ``then`` to a list of answers to
     give first. ``log`` has every (host, path) asked for, ``agents`` every user agent seen,
     ``headers`` those of every request, ``connections`` how many there were, ``at`` when each
-    request of ``log`` came, by ``time.monotonic``.
+    request of ``log`` came, by ``time.monotonic``, and ``lag_s`` by how much the server was late at
+    its worst, because the machine was busy.
     """
 
     def __init__(self) -> None:
@@ -132,6 +136,7 @@ class MockWeb:
         self.agents: set[str] = set()
         self.headers: list[dict[str, str]] = []
         self.at: list[float] = []
+        self.lag_s = 0.0
         self.connections = 0
         self.port = 0
         self._loop = asyncio.new_event_loop()
@@ -167,6 +172,7 @@ class MockWeb:
             asyncio.start_server(self._serve, "127.0.0.1", 0, backlog=512)
         )
         self.port = server.sockets[0].getsockname()[1]
+        self._serving.add(self._loop.create_task(self._watch_lag()))
         self._ready.set()
         self._loop.run_forever()
         server.close()
@@ -176,6 +182,12 @@ class MockWeb:
         self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
         self._loop.run_until_complete(self._loop.shutdown_default_executor())
         self._loop.close()
+
+    async def _watch_lag(self) -> None:
+        while True:
+            due_at = time.monotonic() + _LOOK_EVERY_S
+            await asyncio.sleep(_LOOK_EVERY_S)
+            self.lag_s = max(self.lag_s, time.monotonic() - due_at)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1

@@ -78,6 +78,7 @@ def tables(root: Path) -> Iterator[tuple[Path, pa.Table]]:
 def telling(root: Path, pair: dict[str, Any]) -> list[str]:
     """Return where anything tells of a pair: in a table's values, or in a tar's bytes."""
     told = [pair[name] for name in ("url", "final_url", "sha256", "md5", "phash") if pair[name]]
+    told += [pair["text"]] if pair["text"].count(" ") > 2 else []
     found = []
     for path, table in tables(root):
         if path.name == "removed.parquet":
@@ -135,7 +136,7 @@ def test_pairs_are_found_by_whatever_names_them(run: Path, by: str) -> None:
     """All pairs that share it go, and only these; a dry run tells so beforehand."""
     pair = kept(run)[7]
     host = pair["url"].split("/")[2]
-    value = {"uid": pair["uid"].hex(), "host": host}.get(by, pair.get(by))
+    value: str = {"uid": pair["uid"].hex(), "host": host}.get(by) or pair[by]
     named = {
         row["uid"]
         for path, table in tables(run)
@@ -249,21 +250,36 @@ def test_generations(small_web: SmallWeb, tmp_path: Path) -> None:
 
 
 KILLED = """
-import os, random, signal, sys
+import os, signal, sys
 from pathlib import Path
 from wit_builder import removal
 from wit_builder.removal.wanted import entry
-root, left, urls = sys.argv[1], int(sys.argv[2]), sys.argv[3:]
+root, moments, urls = sys.argv[1], sys.argv[2].split(","), sys.argv[3:]
 replace = Path.replace
-def rename(part, target):
-    global left
-    if not left:
-        os.kill(os.getpid(), signal.SIGKILL)
-    left -= 1
-    return replace(part, target)
-Path.replace = rename
-removal.remove(root, [entry("url", url) for url in urls])
+def kill_at(left):
+    def rename(part, target):
+        nonlocal left
+        if not left:
+            os.kill(os.getpid(), signal.SIGKILL)
+        left -= 1
+        return replace(part, target)
+    Path.replace = rename
+for number, moment in enumerate(moments):
+    child = os.fork()  # once what is imported is imported
+    if not child:
+        kill_at(int(moment))
+        removal.remove(root, [] if number else [entry("url", url) for url in urls])
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
+"""Removes some URLs, then what is listed; each time it is killed as a file is renamed."""
+
+
+def killed(root: Path, urls: list[str], *moments: int) -> int:
+    """Return how often a removal was killed, at so many files renamed each time."""
+    command = [sys.executable, "-c", KILLED, str(root), ",".join(map(str, moments)), *urls]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return done.stdout.split().count("-9")
 
 
 def digests(root: Path) -> dict[str, str]:
@@ -279,14 +295,10 @@ def test_killed_and_finished_without_being_told_again(run: Path, tmp_path: Path)
     whole = Path(shutil.copytree(run, tmp_path / "whole"))
     urls = [pair["url"] for pair in kept(run)[3:9]]
     removal.remove(str(whole), [entry("url", url) for url in urls])
-    moments, killed = random.Random(5), 0
-    for wanted in (urls, [], [], [], []):
-        command = [sys.executable, "-c", KILLED, str(run), str(moments.randint(2, 25)), *wanted]
-        killed += subprocess.run(command, check=False).returncode == -9
-        if killed:
-            with pytest.raises(StorageError, match=r"not finished.*wit remove"):
-                removal.refuse_unfinished(str(run))
-    assert killed >= 3
+    moments = random.Random(5)
+    assert killed(run, urls, *(moments.randint(2, 25) for _ in range(5))) >= 3
+    with pytest.raises(StorageError, match=r"not finished.*wit remove"):
+        removal.refuse_unfinished(str(run))
     removal.remove(str(run))
     removal.refuse_unfinished(str(run))
     assert digests(run) == digests(whole)
@@ -295,8 +307,7 @@ def test_killed_and_finished_without_being_told_again(run: Path, tmp_path: Path)
 def test_a_list_that_was_only_written_is_finished(run: Path) -> None:
     """A kill right after the first file loses nothing of what was asked for."""
     pair = kept(run)[3]
-    command = [sys.executable, "-c", KILLED, str(run), "1", pair["url"]]
-    assert subprocess.run(command, check=False).returncode == -9
+    assert killed(run, [pair["url"]], 1) == 1
     assert telling(run, pair)
     assert removal.remove(str(run)) == (1, 1)
     assert telling(run, pair) == []
@@ -395,3 +406,26 @@ def test_a_run_in_a_bucket(small_web: SmallWeb, s3_folder: str) -> None:
     shards = shards_of(s3_folder)
     small_web.build(s3_folder)
     assert shards_of(s3_folder) == shards
+
+
+def test_pages_that_a_crawl_remembers_lose_the_picture(run: Path) -> None:
+    """Else a page that has not changed would bring its pair again; all its others stay."""
+
+    def remembered() -> list[str]:
+        pages = [
+            row
+            for p in sorted(run.glob("sites/*/*.parquet"))
+            for row in pq.read_table(p).to_pylist()
+        ]
+        return [text for row in pages for text in row["texts"]]
+
+    [text, *_] = [
+        p["text"]
+        for p in kept(run)
+        if remembered().count(p["text"]) == 1 and p["text"].count(" ") > 2
+    ]
+    before = remembered()
+    pair = next(p for p in kept(run) if p["text"] == text)
+    removal.remove(str(run), [entry("uid", pair["uid"].hex())])
+    before.remove(text)
+    assert remembered() == before

@@ -143,7 +143,8 @@ class Build:
     def generations(self) -> list[Generation]:
         """The generations of the run: archives that came with a finished one make the next."""
         query_list = self.queries
-        pieces = sources.pieces(self.recipe.crawl, self.recipe.fetch, self.loopback)
+        recipe = self.recipe
+        pieces = sources.pieces(recipe.crawl, recipe.fetch, self.loopback, recipe.block)
         made: list[Generation] = []
         told = generations.of_run(
             self.run.root, pieces, self._is_packed, self.whole, self._is_fetched

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.mock_web import encoded, jpeg, picture, png_header
-from wit_builder.fetch.image import Picture, Unusable, prepare
+from wit_builder.fetch import resize
+from wit_builder.fetch.image import Picture, Unusable, get_ready, prepare
 from wit_builder.fetch.jpeg import without_metadata
 from wit_builder.sections import ImageSection
 from wit_builder.tables import Reason
@@ -78,6 +79,21 @@ def test_orientation_is_applied_then_dropped(orientation, size, kind):
     reds = np.argwhere(np.asarray(image)[:, :, 0] > 128).mean(axis=0) / np.asarray(image.size)[::-1]
     where = {1: "tl", 2: "tr", 3: "br", 4: "bl", 5: "tl", 6: "tr", 7: "br", 8: "bl"}[orientation]
     assert ("t" if reds[0] < 0.5 else "b") + ("l" if reds[1] < 0.5 else "r") == where
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_large_picture_is_hashed_upright(orientation):
+    """A picture that is not scaled has the hash of what is seen, however large and turned."""
+    turned = Image.Exif()
+    turned[0x0112] = orientation
+    body = encoded(picture(900, 700), "PNG", exif=turned)
+    result = prepare(body, ImageSection(mode="no"))
+    image = opened(result)
+    assert image.size == ((700, 900) if orientation >= 5 else (900, 700))
+    own = imagehash.phash(image)
+    assert isinstance(result, Picture)
+    assert result.phash is not None
+    assert imagehash.hex_to_hash(result.phash) - own <= 2
 
 
 def test_nothing_changes_nothing():
@@ -188,6 +204,17 @@ def test_any_damage_is_survived(data):
         body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.integers(0, 255))
     result = prepare(bytes(body), SECTION)
     assert isinstance(result, Picture | Unusable)
+
+
+def test_ready_means_compiled():
+    """After getting ready, no picture of any kind has the kernel compiled once more."""
+    get_ready()
+    compiled = len(resize._mean.signatures)
+    alpha = picture(90, 80).convert("RGBA")
+    alpha.putalpha(100)
+    for body in (jpeg(90, 80), encoded(alpha, "PNG"), encoded(alpha.convert("L"), "GIF")):
+        assert isinstance(prepare(body, SECTION), Picture)
+    assert len(resize._mean.signatures) == compiled == 1
 
 
 def test_same_bytes():

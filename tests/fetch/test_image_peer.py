@@ -39,9 +39,10 @@ def photograph(width: int, height: int) -> Image.Image:
     image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
     draw = ImageDraw.Draw(image)
     for _ in range(12):
-        left, top = random.integers(0, width), random.integers(0, height)
-        edge, colour = random.integers(5, min(width, height) // 2), random.integers(0, 256, 3)
-        draw.ellipse((left, top, left + edge, top + edge), outline=tuple(colour.tolist()), width=3)
+        left, top = int(random.integers(0, width)), int(random.integers(0, height))
+        edge = int(random.integers(5, min(width, height) // 2))
+        colour = tuple(random.integers(0, 256, 3).tolist())
+        draw.ellipse((left, top, left + edge, top + edge), outline=colour, width=3)
     return image
 
 
@@ -89,7 +90,7 @@ def resizer() -> Any:
     return Resizer
 
 
-def _theirs(resizer: Any, body: bytes, section: ImageSection) -> np.ndarray:
+def _theirs(resizer: Any, body: bytes, section: ImageSection) -> Any:
     peer = resizer(section.size_px, section.mode, not section.enlarge, skip_reencode=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -98,10 +99,10 @@ def _theirs(resizer: Any, body: bytes, section: ImageSection) -> np.ndarray:
     return cv2.imdecode(np.frombuffer(out, np.uint8), cv2.IMREAD_COLOR)
 
 
-def _ours(body: bytes, section: ImageSection) -> np.ndarray:
+def _ours(body: bytes, section: ImageSection) -> Any:
     picture = prepare(body, section)
     assert isinstance(picture, Picture), picture
-    decoded = cv2.imdecode(np.frombuffer(picture.jpeg, np.uint8), cv2.IMREAD_COLOR)
+    decoded: Any = cv2.imdecode(np.frombuffer(picture.jpeg, np.uint8), cv2.IMREAD_COLOR)
     assert decoded.shape[:2] == (picture.height, picture.width)
     return decoded
 
@@ -111,14 +112,16 @@ def _ours(body: bytes, section: ImageSection) -> np.ndarray:
 def test_pictures_equal_img2dataset_s(mode, enlarge, bodies, resizer):
     """Each mode gives img2dataset's sizes, and its pixels within the PSNR that is stated."""
     section = ImageSection(mode=mode, enlarge=enlarge)
-    jpegs, others = {}, {}
+    jpegs: dict[str, float] = {}
+    others: dict[str, float] = {}
     for name, body in bodies.items():
         theirs, ours = _theirs(resizer, body, section), _ours(body, section)
         assert ours.shape == theirs.shape, name
         levels = jpegs if name.startswith("JPEG") else others
         levels[name] = min(cv2.PSNR(ours, theirs), 99)
-    assert min(jpegs.values()) >= 36, jpegs
-    assert statistics.median(jpegs.values()) >= 40, jpegs
+    reduced = [level for level in jpegs.values() if level < 55]
+    assert min(reduced) >= 36, jpegs
+    assert statistics.median(reduced) >= 40, jpegs
     assert min(others.values()) >= 55, others
 
 

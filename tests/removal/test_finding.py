@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pyarrow as pa
 import pytest
 
@@ -20,7 +22,7 @@ URLS = [
 ]
 
 
-def named(*entries: tuple[str, str], **columns: list[str | None]) -> list[int]:
+def named(*entries: tuple[str, str], **columns: Sequence[str | None]) -> list[int]:
     names = Names.of(wanted.joined(wanted.NOTHING, [entry(by, value) for by, value in entries]))
     return [int(row) for row in names.mask(pa.table(columns)).nonzero()[0]]
 

@@ -29,6 +29,9 @@ from wit_builder.web.optouts import forbids_following
 NOT_MODIFIED = 304
 """The status that says so."""
 
+_STILL_SO = {None, Reason.NOT_HTML.value}
+"""What a page stays that did not change."""
+
 
 class Limits(msgspec.Struct, frozen=True):
     """How a site is asked: the recipe's limits, what must not be asked for, and by whom."""
@@ -99,12 +102,12 @@ class Asked:
         is_read = row.kind == "page" and row.reason is None and not row.opt_outs
         if is_read and self._site.keeps_pages and row.warc_length is None:
             return False
-        return not self._limits.blocked.of_url(row.final_url)
+        return not any(map(self._limits.blocked.of_url, (row.url, row.final_url)))
 
     def _known_before(self, kind: Kind, url: str) -> Row | None:
         """Return the row of the visit before, if a server may tell that it is true still."""
         row = self._before.row(kind, url) if self._before else None
-        if row is None or row.reason is not None or not self._holds(row):
+        if row is None or row.reason not in _STILL_SO or not self._holds(row):
             return None
         return row if row.etag or row.last_modified else None
 

@@ -45,7 +45,7 @@ NOTHING_BLOCKED = BlockSection()
 _MAX_SITEMAPS = 200
 """Files that are read for one domain; all but the greatest sites have fewer."""
 _MAX_INDEX_DEPTH = 2
-"""Indices of indices, which the protocol does not have, are read that deep."""
+"""Indices of indices, which the protocol does not have, are followed; theirs in turn are not."""
 
 
 class SiteJob(msgspec.Struct, frozen=True):
@@ -267,25 +267,27 @@ class _Crawl:
             url, depth = waiting.popleft()
             if url in self._sitemaps:
                 continue
-            if refused := self._sitemap_refused(url, depth):
-                self._collector.reject(*refused, url)
-                continue
+            if len(self._sitemaps) == _MAX_SITEMAPS:
+                self._collector.reject(Reason.BODY_TOO_LARGE, f"beyond {_MAX_SITEMAPS} files", url)
+                return
             self._sitemaps.add(url)
-            row = await self._asked.sitemap(url)
-            has_some = bool(row.links or row.sitemaps)
-            if row.reason and (has_some or not is_guess):  # nobody said that there is one
-                self._collector.reject(Reason(row.reason), row.detail or "", url)
-            if has_some:
-                self._collector.counts["sitemaps"] += 1
-            self._follow(row.links)
-            waiting.extend((named, depth + 1) for named in row.sitemaps)
+            row = await self._sitemap(url, is_guess=is_guess)
+            self._follow(row.links if row else [])
+            deeper = row.sitemaps if row else []
+            if deeper and depth == _MAX_INDEX_DEPTH:
+                self._collector.reject(Reason.BAD_RECORD, "an index of indices of indices", url)
+                continue
+            waiting.extend((named, depth + 1) for named in deeper)
 
-    def _sitemap_refused(self, url: str, depth: int) -> tuple[Reason, str] | None:
-        """Return why a sitemap is not read; None if it is."""
+    async def _sitemap(self, url: str, *, is_guess: bool) -> Row | None:
+        """Return what a sitemap gave; None if it is another domain's, whose owner we are not."""
         if not self._site.has(url):
-            return Reason.MOVED, "a sitemap of another domain"
-        if depth > _MAX_INDEX_DEPTH:
-            return Reason.BAD_RECORD, f"beyond {_MAX_INDEX_DEPTH} sitemap indices"
-        if len(self._sitemaps) == _MAX_SITEMAPS:
-            return Reason.BODY_TOO_LARGE, f"beyond {_MAX_SITEMAPS} sitemaps"
-        return None
+            self._collector.reject(Reason.MOVED, "a sitemap of another domain", url)
+            return None
+        row = await self._asked.sitemap(url)
+        has_some = bool(row.links or row.sitemaps)
+        if row.reason and (has_some or not is_guess):  # nobody said that there is one
+            self._collector.reject(Reason(row.reason), row.detail or "", url)
+        if has_some:
+            self._collector.counts["sitemaps"] += 1
+        return row

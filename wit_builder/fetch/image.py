@@ -5,12 +5,13 @@ applied (img2dataset does not), then all metadata is dropped. A JPEG that needs 
 not encoded again; only its metadata segments are left out. The same body and section give the same
 bytes, with the same versions of Pillow and OpenCV.
 
-Pictures equal img2dataset 1.47's of the same options: the same sizes, and at least 35 dB of PSNR
-between the decoded outputs, in the median 42. What differs most is that a large JPEG is decoded at
-reduced size (``_DRAFT``).
+Pictures equal img2dataset 1.47's of the same options: the same sizes, and a PSNR of at least 55 dB
+between what decodes from both; for a JPEG that is decoded at reduced size (``_DRAFT``) or is CMYK,
+at least 36 dB, the median at least 40.
 
-Two pictures are decoded at a time in a process, but of those that take much memory only one, so
-that a worker stays below about 1 GB.
+Threads may prepare pictures side by side; of those that take much memory (``_ALONE_BYTES``) a
+process has one at a time, and none that would take more than ``_MAX_BYTES``, so that a worker with
+two such threads stays below 1 GB.
 """
 
 from __future__ import annotations
@@ -94,6 +95,15 @@ def prepare(body: bytes, section: ImageSection) -> Picture | Unusable:
         return Picture(packed, picture.mime, *final, *size, _phash(pixels))
 
 
+def get_ready() -> None:
+    """Load and compile what the first picture needs: 1 s, and 4 s more once on a machine.
+
+    A thread that does it later would hold up every other of its process.
+    """
+    gradient = np.arange(12 * 12 * 3, dtype=np.uint8).reshape(12, 12, 3)
+    prepare(_encoded(gradient, 90), ImageSection(size_px=8))
+
+
 def _turned(size: Size, orientation: int) -> Size:
     return size[::-1] if orientation in _SIDEWAYS else size
 
@@ -163,8 +173,9 @@ def _phash(pixels: Pixels) -> str | None:
     ``imagehash.phash`` of the picture as prepared, but upright and whole: before borders, cropping
     and encoding. About 0.5 ms for 341 x 256 pixels, most of it Pillow's Lanczos filter.
     """
-    size = _hashed((pixels.shape[1], pixels.shape[0]))
-    pixels = scaled(of_array(pixels), size)
+    own = pixels.shape[1], pixels.shape[0]
+    if (size := _hashed(own)) != own:
+        pixels = scaled(of_array(pixels), size)
     pixels = np.ascontiguousarray(pixels)
     mode, order = ("L", "L") if pixels.shape[2] == 1 else ("RGB", "BGR")
     grey = Image.frombuffer(mode, size, pixels, "raw", order, 0, 1).convert("L")

@@ -141,7 +141,8 @@ def _shrunk(raster: Raster, size: Size) -> Pixels:
     out: Pixels | None = None
     for y in range(0, height, step):
         end = min(height, y + step)
-        strip = raster.rows(int(down.first[y]), int(down.last[end - 1]) + 1)
+        strip = np.ascontiguousarray(raster.rows(int(down.first[y]), int(down.last[end - 1]) + 1))
+        strip.flags.writeable = False  # as Pillow's are: numba compiles for one kind only
         if out is None:
             out = np.empty((height, width, min(3, strip.shape[2])), np.uint8)
         if size == raster.size and not raster.alpha:

@@ -21,11 +21,12 @@ import pyarrow as pa
 from wit_builder.errors import RejectionFloodError
 from wit_builder.exchange import gather
 from wit_builder.fetch import held, outcome, route, store
+from wit_builder.fetch.image import get_ready
 from wit_builder.fetch.outcome import Maker
 from wit_builder.fetch.queue import DomainQueue
 from wit_builder.fetch.store import Part, Row, Store
 from wit_builder.sections import BlockSection, FetchSection, ImageSection
-from wit_builder.tables import Outcome, Reason
+from wit_builder.tables import SELECTED, Outcome, Reason
 from wit_builder.units import LOOK_EVERY_S, Done, tell
 from wit_builder.web.answer import Refusal
 from wit_builder.web.blocklists import Blocklists
@@ -93,6 +94,7 @@ def run(job: FetchJob) -> Done:
         StorageError: a part cannot be written, or this machine has no more sockets.
     """
     cv2.setNumThreads(1)  # units run side by side; more threads would only get in each other's way
+    get_ready()
     unit = _Unit(job, gather(job.sources, job.bucket))
     try:
         asyncio.run(unit.finish())
@@ -119,7 +121,8 @@ class _Unit:
         urls, self._redirects = route.asked(selection)
         self._urls: list[str] = urls.to_pylist()
         self._domains: list[str] = route.domains(urls).to_pylist()
-        self._store = Store(job.out, job.number, selection, job.image)
+        pairs = selection.select(SELECTED.names)  # where they moved from is not where they end
+        self._store = Store(job.out, job.number, pairs, job.image)
         self.parts: list[Part] = self._store.kept()
         self.counts: Counter[str] = Counter()
         for part in self.parts:
@@ -271,7 +274,8 @@ class _Unit:
 
     def _count(self, part: Part) -> None:
         self.counts.update(part.outcomes)
-        self.counts.update(reason for reason in part.reasons if reason is not None)
+        # "moved" is an outcome's name, too, and counted as such
+        self.counts.update(r for r in part.reasons if r not in {None, Reason.MOVED})
 
     def _refuse_flood(self) -> None:
         asked = sum(self.counts[outcome] for outcome in Outcome)

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from wit_builder import leftovers, lock, storage, units
 from wit_builder.errors import RecipeError, StorageError
-from wit_builder.removal import blanking, finding, wanted
+from wit_builder.removal import blanking, finding, visits, wanted
 from wit_builder.removal.finding import Mask, Names
 from wit_builder.removal.wanted import FILE, Entry
 from wit_builder.shards import layout
@@ -121,7 +121,7 @@ def _remove_from_run(root: str, asked: list[Entry], say: Say) -> Removed:
         units.note_rewritten(root, _may_change(folder))
         samples += shards.remove(folder, names.uids).samples
     say("blanking tables")
-    plan = blanking.plan(root, names)
+    plan = [*blanking.plan(root, names), *visits.plan(root, names)]
     units.note_rewritten(root, [url for step in plan for url in step.rewrites])
     for step in plan:
         step()

@@ -10,7 +10,7 @@ from wit_builder.tables import Reason
 from wit_builder.web.answer import Refusal
 from wit_builder.web.room import FREE_BYTES, Hold
 
-_CHUNK_BYTES = 1 << 16
+_CHUNKS = 1024
 _ANY_ZLIB = zlib.MAX_WBITS | 32  # a gzip or zlib header, told apart by itself
 
 
@@ -30,17 +30,23 @@ async def read(
     if announced is not None and announced > most and not cut:
         return Refusal(Reason.BODY_TOO_LARGE, f"{announced} bytes announced")
     await hold.grow(min(announced or 0, most))
-    raw = bytearray()
-    async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
-        raw += chunk
-        if announced is None and len(raw) > FREE_BYTES:
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in response.content.iter_any():
+        if len(chunks) == _CHUNKS:  # of a server that sends a byte at a time
+            chunks = [b"".join(chunks)]
+        chunks.append(chunk)
+        size += len(chunk)
+        if announced is None and size > FREE_BYTES:
             await hold.grow(most)
-        if len(raw) > most:
+        if size > most:
             if not cut:
                 return Refusal(Reason.BODY_TOO_LARGE, f"more than {most} bytes")
+            chunks[-1] = chunk[: len(chunk) - (size - most)]
             break
+    raw = b"".join(chunks)
     encoding = response.headers.get("Content-Encoding", "").strip().lower()
-    return decompress(bytes(raw[:most]), encoding, most, cut=cut)
+    return decompress(raw, encoding, most, cut=cut)
 
 
 def decompress(raw: bytes, encoding: str, most: int, *, cut: bool = False) -> bytes | Refusal:
