@@ -171,7 +171,7 @@ def _phash(pixels: Pixels) -> str | None:
 
     All such pictures would share a hash, for they have no frequencies to compare. It is
     ``imagehash.phash`` of the picture as prepared, but upright and whole: before borders, cropping
-    and encoding. About 0.5 ms for 341 x 256 pixels, most of it Pillow's Lanczos filter.
+    and encoding. About 0.4 ms for 341 x 256 pixels, most of it Pillow's Lanczos filter.
     """
     own = pixels.shape[1], pixels.shape[0]
     if (size := _hashed(own)) != own:
@@ -180,7 +180,9 @@ def _phash(pixels: Pixels) -> str | None:
     mode, order = ("L", "L") if pixels.shape[2] == 1 else ("RGB", "BGR")
     grey = Image.frombuffer(mode, size, pixels, "raw", order, 0, 1).convert("L")
     darkest, brightest = grey.getextrema()
-    return None if darkest == brightest else str(imagehash.phash(grey))
+    if darkest == brightest:
+        return None
+    return np.packbits(imagehash.phash(grey).hash).tobytes().hex()
 
 
 def _encoded(pixels: Pixels, quality: int) -> bytes:

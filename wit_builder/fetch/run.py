@@ -22,6 +22,8 @@ from wit_builder.errors import RejectionFloodError
 from wit_builder.exchange import gather
 from wit_builder.fetch import held, outcome, route, store
 from wit_builder.fetch.image import get_ready
+from wit_builder.fetch.img2dataset.answers import Ask
+from wit_builder.fetch.img2dataset.engine import Engine
 from wit_builder.fetch.outcome import Maker
 from wit_builder.fetch.queue import DomainQueue
 from wit_builder.fetch.store import Part, Row, Store
@@ -90,6 +92,8 @@ def run(job: FetchJob) -> Done:
 
     Raises:
         RecipeError: no contact is set for the live web, or a block-list cannot be read.
+        MissingPartError: img2dataset is to ask, and is not installed.
+        EngineError: img2dataset failed, or lost URLs.
         RejectionFloodError: one reason took nearly all; the unit's parts are removed.
         StorageError: a part cannot be written, or this machine has no more sockets.
     """
@@ -195,10 +199,20 @@ class _Unit:
             self._client = client
             pace = client.gate.pace
             asked = await self._within_budget(web)
+            if job.fetch.engine == "img2dataset":
+                await self._ask_by_img2dataset(asked, client)
+                return
             queue = DomainQueue(asked, pace.concurrency, pace.ready_in_s)
             async with asyncio.TaskGroup() as group:
                 for _ in range(min(job.fetch.concurrency, len(asked))):
                     group.create_task(self._work(queue, client, threads))
+
+    async def _ask_by_img2dataset(self, asked: list[tuple[int, str]], client: Client) -> None:
+        engine = Engine(self._job.fetch, self._maker, self._job.loopback)
+        asks = [Ask(i, self._urls[i], self._redirects[i]) for i, _ in asked]
+        async with contextlib.aclosing(engine.rows(asks, client)) as rows:
+            async for row in rows:
+                await self._rows.put(row)
 
     async def _within_budget(self, positions: list[int]) -> list[tuple[int, str]]:
         """Return positions with their domains; a domain's beyond the round's limit are deferred.

@@ -20,11 +20,12 @@ import pyarrow.compute as pc
 import xxhash
 
 from wit_builder import storage
+from wit_builder.fetch.img2dataset.reasons import status_of
 from wit_builder.recipe import digest
 from wit_builder.sections import ImageSection
 from wit_builder.shards import tar
 from wit_builder.storage import Published
-from wit_builder.tables import IMAGES, Outcome
+from wit_builder.tables import IMAGES, Outcome, Reason
 
 _MADE_BY = b"wit.image_section"
 
@@ -145,8 +146,21 @@ class Store:
                 values = [row.columns.get(field.name) for row in rows]
                 columns[field.name] = pa.array(values, field.type)
         columns["key"] = pa.array([self._key(row) for row in rows], pa.string())
+        columns |= self._for_img2dataset(rows, columns["text"])
         schema = IMAGES.with_metadata({_MADE_BY: self._made_by})
         return pa.table([columns[f.name].cast(f.type) for f in IMAGES], schema=schema)
+
+    def _for_img2dataset(self, rows: list[Row], texts: Any) -> dict[str, Any]:
+        """Return the columns that readers of img2dataset's tables look for."""
+        reasons = [row.columns.get("reason") for row in rows]
+        details = [row.columns.get("detail") for row in rows]
+        told = [": ".join(filter(None, why)) or None for why in zip(reasons, details, strict=True)]
+        states = [status_of(reason and Reason(reason)) for reason in reasons]
+        return {
+            "caption": texts,
+            "status": pa.array(states, pa.string()),
+            "error_message": pa.array(told, pa.string()),
+        }
 
     def _key(self, row: Row) -> str:
         return "" if row.jpeg is None else f"{self._bucket:05d}{row.position:07d}"

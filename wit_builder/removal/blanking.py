@@ -25,7 +25,7 @@ from wit_builder.tables import Outcome, Reason
 
 TELLING = (
     "url", "text", "page_url", "license", "final_url", "detail", "picture_at", "sha256", "md5",
-    "phash",
+    "phash", "caption", "error_message",
 )  # fmt: skip
 """Columns that tell which pair it was."""
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import email.utils
 import errno
 import ssl
 import time
@@ -33,6 +32,7 @@ from wit_builder.web.gate import Gate, domain_of, parse
 from wit_builder.web.notes import Notes
 from wit_builder.web.optouts import opt_outs
 from wit_builder.web.pace import PausedError
+from wit_builder.web.retry_after import retry_after_s
 from wit_builder.web.robots import MAX_BYTES as MAX_ROBOTS_BYTES
 from wit_builder.web.room import Hold, Room
 
@@ -324,7 +324,7 @@ class Client:
     def _status_refusal(self, url: URL, response: aiohttp.ClientResponse) -> Refusal | None:
         """Return what a status refuses; a pause the server asks for holds for its domain."""
         status = response.status
-        pause_s = _retry_after_s(response.headers.get("Retry-After", ""))
+        pause_s = retry_after_s(response.headers.get("Retry-After", ""))
         if status == 429 or (status == 503 and pause_s is not None):
             self.gate.pace.pause(domain_of(url), pause_s)
             return Refusal(Reason.RATE_LIMITED, str(status))
@@ -376,17 +376,6 @@ def _worth_retrying(refusal: Refusal | None) -> bool:
         return False
     # It is asked again after its pause, where that is short enough (pace says).
     return KIND_OF[refusal.reason] is Kind.TRANSIENT or refusal.reason is Reason.RATE_LIMITED
-
-
-def _retry_after_s(value: str) -> float | None:
-    """Return the seconds a ``Retry-After`` asks for, in either of its forms; None without one."""
-    if value.strip().isdecimal():
-        return float(value)
-    try:
-        when = email.utils.parsedate_to_datetime(value)
-    except (ValueError, OverflowError):  # a year or zone of twenty digits
-        return None
-    return max(0.0, when.timestamp() - time.time())
 
 
 def _failure(error: Exception) -> Refusal:

@@ -43,7 +43,9 @@ _FIELD = re.compile(
         | (?P<sitemap> sitemaps? | site-map) | (?P<usage> content-usage)
     ) (?: \s*: | \s)"""
 )
+_ACCESS = {"allow", "disallow"}
 _EVERYBODY = "*"
+_TRAIN_AI = TRAIN_AI_NO.partition("=")[0]
 _USAGE = re.compile(r"([/*]\S*)?(.*)")
 _SECONDS = re.compile(r"\d{1,9}(\.\d{0,9})?|\.\d{1,9}")
 
@@ -79,21 +81,19 @@ class Rules:
         self.crawl_delay_s = max((float(d) for d in delays if _SECONDS.fullmatch(d)), default=0.0)
         access = [(line.value, line.field == "allow") for line in ours if line.field in _ACCESS]
         usage = _usage(line.value for line in ours if line.field == "usage")
-        self._access, size_bytes = _parsed(access)
-        self._usage = _parsed(usage)[0] if not all(allowed for _, allowed in usage) else None
-        self.size_bytes = size_bytes + sum(map(len, self.sitemaps))
+        self._access, self._usage = _parsed(access), _parsed(usage)
+        self.size_bytes = sum(len(path) for path, _ in access + usage) + sum(
+            map(len, self.sitemaps)
+        )
 
     def refusal(self, url: str) -> Refusal | None:
         """Return why we must not ask for a URL of this origin, or None."""
         comparable = _comparable(url)
         if not self._access.can_fetch(comparable, TOKEN):
             return Refusal(Reason.ROBOTS_DISALLOWED)
-        if self._usage is not None and not self._usage.can_fetch(comparable, TOKEN):
+        if not self._usage.can_fetch(comparable, TOKEN):
             return Refusal(Reason.ROBOTS_DISALLOWED, f"Content-Usage: {TRAIN_AI_NO}")
         return None
-
-
-_ACCESS = {"allow", "disallow"}
 
 
 def _line(field: re.Match[str], line: str) -> _Line:
@@ -140,15 +140,11 @@ def _usage(values: Iterable[str]) -> list[tuple[str, bool]]:
     return list(allowed.items())
 
 
-_TRAIN_AI = TRAIN_AI_NO.partition("=")[0]
-
-
-def _parsed(rules: list[tuple[str, bool]]) -> tuple[Protego, int]:
-    """Return a parser of rules (path and whether it is allowed), all ours, and their size."""
+def _parsed(rules: list[tuple[str, bool]]) -> Protego:
+    """Return a parser of rules, all of them ours: each a path and whether it is allowed."""
     verbs = {True: "Allow", False: "Disallow"}
     lines = [f"{verbs[allowed]}: {_comparable(path)}" for path, allowed in rules]
-    text = "\n".join([f"User-agent: {TOKEN}", *lines])
-    return Protego.parse(text), len(text)
+    return Protego.parse("\n".join([f"User-agent: {TOKEN}", *lines]))
 
 
 def _comparable(path: str) -> str:
