@@ -47,7 +47,7 @@ def test_interval(monkeypatch):
 
 
 def test_a_full_interval_after_the_start(monkeypatch):
-    """Nobody is asked before an interval has passed, for a worker before may have asked just now."""
+    """Nobody is asked before an interval has passed, for a worker before may have asked now."""
     clock = Clock(monkeypatch)
     pace = Pace(fetch(per_domain_interval_s=30.0))
     clock.now += 10.0

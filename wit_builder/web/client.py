@@ -12,7 +12,7 @@ import contextlib
 import errno
 import ssl
 import time
-from types import TracebackType
+from types import SimpleNamespace, TracebackType
 from typing import Literal, Self
 
 import aiohttp
@@ -127,14 +127,21 @@ class Client:
             limit=0,  # who calls us bounds what is in flight
             keepalive_timeout=_KEEPALIVE_S,
         )
+        connecting = aiohttp.TraceConfig()
+        connecting.on_connection_create_end.append(self._connected)
         self._session = aiohttp.ClientSession(
             connector=connector,
+            trace_configs=[connecting],
             auto_decompress=False,  # see body.py
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
             headers={"User-Agent": self._agent},
         )
         return self
+
+    async def _connected(self, _: object, context: SimpleNamespace, __: object) -> None:
+        """Count the interval from now, when the request is sent: connecting took its time."""
+        self.gate.pace.sent(context.trace_request_ctx)
 
     async def __aexit__(
         self,
@@ -284,7 +291,10 @@ class Client:
 
     async def _request(self, url: URL, ask: Asking) -> tuple[Answer, str | None]:
         headers = _ACCEPT[ask.what] | ask.since
-        async with self._session.get(url, headers=headers, allow_redirects=False) as response:
+        asked = self._session.get(
+            url, headers=headers, allow_redirects=False, trace_request_ctx=domain_of(url)
+        )
+        async with asked as response:
             # Leaving this context closes a connection whose body was not read to its end.
             try:
                 return await self._response(url, response, ask)

@@ -106,6 +106,10 @@ class Pace:
             raise PausedError(state.reason, pause_s)
         return max(pause_s, state.next_at - _now())
 
+    def sent(self, domain: str) -> None:
+        """Count the interval of a turn from now on."""
+        self._state(domain).last_at = _now()
+
     def ready_in_s(self, domain: str) -> float:
         """Return in how many seconds a turn can begin; 0 when paused beyond patience."""
         try:

@@ -82,9 +82,8 @@ class Rules:
         access = [(line.value, line.field == "allow") for line in ours if line.field in _ACCESS]
         usage = _usage(line.value for line in ours if line.field == "usage")
         self._access, self._usage = _parsed(access), _parsed(usage)
-        self.size_bytes = sum(len(path) for path, _ in access + usage) + sum(
-            map(len, self.sitemaps)
-        )
+        kept = [*self.sitemaps, *(path for path, _ in access + usage)]
+        self.size_bytes = sum(map(len, kept))
 
     def refusal(self, url: str) -> Refusal | None:
         """Return why we must not ask for a URL of this origin, or None."""
