@@ -188,7 +188,7 @@ IMAGES = pa.schema(
     [
         *_SELECTED_FIELDS,
         _field("key", pa.string(), "member stem in the part's tar; empty unless alive"),
-        _field("outcome", pa.string(), "alive, dead, deferred, or moved: see the row that followed"),
+        _field("outcome", pa.string(), "alive, dead, deferred, or moved: another row follows"),
         _field("reason", pa.string(), "why not alive (tables.Reason)", nullable=True),
         _field("detail", pa.string(), "free words on the reason", nullable=True),
         _field("http_status", pa.int16(), "status of the last response", nullable=True),

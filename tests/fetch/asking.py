@@ -53,16 +53,9 @@ for job in pickle.load(open(sys.argv[1], "rb")):
 """
 
 
-def started(folder: Path, jobs: Sequence[FetchJob]) -> subprocess.Popen[str]:
-    """Start a process that does units, one after the other, and prints its peak memory in KB."""
+def peaks_kb(folder: Path, jobs: Sequence[FetchJob]) -> list[int]:
+    """Return the peak memory, so far, of a process of its own after each unit that it does."""
     (folder / "jobs.pickle").write_bytes(pickle.dumps(list(jobs)))
     command = [sys.executable, "-c", CHILD, str(folder / "jobs.pickle")]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-
-
-def peaks_kb(folder: Path, jobs: Sequence[FetchJob]) -> list[int]:
-    """Return the peak memory, so far, of a process after each of the units that it does."""
-    with started(folder, jobs) as process:
-        told, _ = process.communicate()
-    assert process.returncode == 0
+    told = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
     return [int(line) for line in told.split()]

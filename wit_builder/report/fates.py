@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from wit_builder import storage
 from wit_builder.report.folder import I64, RunFolder, refuse_foreign
-from wit_builder.tables import Outcome, Reason
+from wit_builder.tables import Reason
 
 LOOKED_AT = 1 << 16
 """Pairs of a query whose fates are looked up: those of lowest uid."""
@@ -36,7 +36,7 @@ FATES = (
     "drawn, not asked yet",
 )
 
-_OUTCOMES = pa.array([o.value for o in (Outcome.ALIVE, Outcome.DEAD, Outcome.DEFERRED, Outcome.MOVED)])
+_OUTCOMES = pa.array(["alive", "dead", "deferred", "moved"])
 _FATE_OF_OUTCOME = np.array([SPARE, DEAD, DEFERRED, WAITING], np.int8)
 _AFTER_FETCHING = [Reason.DUPLICATE_IMAGE, Reason.SIMILAR_IMAGE]
 _BATCH_ROWS = 1 << 18
