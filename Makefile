@@ -51,7 +51,7 @@ check: setup ## Layers, types, lint, format
 	@$(BIN)/lint-imports --no-cache >.lint-imports.log || { cat .lint-imports.log; exit 1; }
 
 bench: setup data ## Run the benchmarks and print their tables
-	@for script in $(filter-out benchmarks/wiki_% benchmarks/web_%,$(wildcard benchmarks/*.py)); do \
+	@for script in $(filter-out benchmarks/wiki_% benchmarks/web_% benchmarks/fetch_server%,$(wildcard benchmarks/*.py)); do \
 	  echo "== $$script"; $(BIN)/python $$script; done
 
 docs: setup ## Write the generated pages of docs/ anew

@@ -11,10 +11,10 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from wit_builder import storage, units
+from wit_builder import live, storage
 from wit_builder.errors import StorageError
 from wit_builder.progress import Bars, JsonLines, Lines, Observer, Silent, Speed
-from wit_builder.units import Done, Run, Stage, Unit, live_url, tell
+from wit_builder.units import Done, Run, Stage, Unit
 
 NOW = {"alive": 30, "dead": 10, "http_4xx": 10, "rejected:x": 3}
 
@@ -163,7 +163,7 @@ LOOKS = Looks()
 @pytest.fixture
 def looks(monkeypatch: pytest.MonkeyPatch) -> Looks:
     """An observer that ``work`` knows; it is told of a stage every hundredth of a second."""
-    monkeypatch.setattr(units, "LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(live, "EVERY_S", 0.01)
     monkeypatch.setitem(globals(), "LOOKS", Looks())
     return LOOKS
 
@@ -171,8 +171,8 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> Looks:
 def work(job: Slow) -> Done:
     if job.name == "quick":
         return Done([], {"alive": 2, "dead": 1})
-    place = live_url(job.root, "g0", "fetch", job.name)
-    tell(place, {"alive": 1, "dead": 1})
+    place = live.place(job.root, "g0", "fetch", job.name)
+    live.tell(place, {"alive": 1, "dead": 1})
     assert LOOKS.enough.wait(60)
     return Done([], {"alive": 6})
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from wit_builder import storage
+from wit_builder import live, storage
 from wit_builder.errors import RejectionFloodError
 from wit_builder.fetch import route
 from wit_builder.fetch import run as fetch
@@ -17,7 +17,7 @@ from wit_builder.judge import run as judge
 from wit_builder.sections import Recipe
 from wit_builder.stages import Stages
 from wit_builder.tables import REMOVED_TABLE, Outcome, Reason
-from wit_builder.units import Marker, Stage, Unit, live_url, total
+from wit_builder.units import Marker, Stage, Unit, total
 from wit_builder.web.blocklists import Blocklists
 
 _UNREACHED = [
@@ -98,7 +98,7 @@ class Fetching:
                 image=recipe.image,
                 block=recipe.block,
                 removed=removed if storage.exists(removed) else "",
-                live=live_url(self.stages.run.root, self.stages.name, name, f"{number:05d}"),
+                live=live.place(self.stages.run.root, self.stages.name, name, f"{number:05d}"),
                 notes=storage.join(self.stages.run.root, "web", f"{bucket:05d}-of-{buckets:05d}"),
                 seed=recipe.seed,
                 loopback=self.loopback,

@@ -10,25 +10,22 @@ the others finish first.
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 import traceback
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import msgspec
 
-from wit_builder import storage
+from wit_builder import live, storage
 from wit_builder.errors import EngineError, StorageError, UnitsFailedError, WitError
 from wit_builder.progress import Observer, Silent
 from wit_builder.recipe import digest
 from wit_builder.runners import InProcess, Lost, Runner
 from wit_builder.storage import Published
 from wit_builder.tables import FORMAT_VERSION
-
-LOOK_EVERY_S = 5.0
-"""Seconds between two looks at what units under way write down; and between two of such writes."""
 
 
 class Done(msgspec.Struct, frozen=True):
@@ -176,23 +173,6 @@ def _marker_url(folder: str, unit: Unit) -> str:
     return storage.join(folder, unit.name + ".json")
 
 
-def live_url(root: str, generation: str, stage: str, unit: str) -> str:
-    """Return where a unit may write down its counts so far (``tell``), for people to see."""
-    return storage.join(root, "units", generation, stage, unit + _LIVE)
-
-
-_LIVE = ".now.json"
-
-
-def tell(place: str, counts: dict[str, int]) -> None:
-    """Write down a unit's counts so far.
-
-    Raises:
-        StorageError: disk full, no permission, bucket unreachable.
-    """
-    storage.publish_bytes(place, msgspec.json.encode(counts))
-
-
 def _unit_of(marker_url: str) -> str:
     return storage.name_of(marker_url).removesuffix(".json")
 
@@ -251,7 +231,8 @@ class Run:
         failures: list[Failure] = []
         counts = total(list(markers.values()))
         self.runner.share(self.root)
-        with self._watching(tasks, stage, markers):
+        look = partial(self._look, stage, tasks[0].folder if tasks else "", markers)
+        with live.watching(look) if stage.items and tasks else contextlib.nullcontext():
             for task, result in self.runner.each(perform, tasks):
                 if isinstance(result, Marker):
                     markers[result.unit] = result
@@ -263,38 +244,14 @@ class Run:
                     failures.append(result)
         return failures
 
-    @contextlib.contextmanager
-    def _watching(
-        self, tasks: Sequence[Task], stage: Stage, markers: dict[str, Marker]
-    ) -> Iterator[None]:
-        """Let the observer see meanwhile what units under way write down (``tell``)."""
-        if not (stage.items and tasks):
-            yield
-            return
-        ended = threading.Event()
-
-        def watch() -> None:
-            while not ended.wait(LOOK_EVERY_S):
-                with contextlib.suppress(StorageError):  # it is only looked at; the next time, then
-                    counts = self._counts_now(tasks, dict(markers))
-                    done = sum(counts.get(name, 0) for name in stage.counted)
-                    self.observer.live(stage.name, done, stage.items, counts)
-
-        thread = threading.Thread(target=watch, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            thread.join()
-
-    def _counts_now(self, tasks: Sequence[Task], markers: dict[str, Marker]) -> dict[str, int]:
-        open_ = [t for t in tasks if t.unit.name not in markers]
-        told = storage.read_many(storage.join(t.folder, t.unit.name + _LIVE) for t in open_)
-        counts = total(list(markers.values()))
-        for data in told.values():
-            counts = _add(counts, msgspec.json.decode(data, type=dict[str, int]))
-        return counts
+    def _look(self, stage: Stage, folder: str, markers: dict[str, Marker]) -> None:
+        """Tell the observer how far all units are, by what those under way write down."""
+        done = dict(markers)
+        counts = total(list(done.values()))
+        for so_far in live.told(folder, (u.name for u in stage.units if u.name not in done)):
+            counts = _add(counts, so_far)
+        items = sum(counts.get(name, 0) for name in stage.counted)
+        self.observer.live(stage.name, items, stage.items, counts)
 
     def is_done(self, stage: Stage, generation: str = "g0") -> bool:
         """Return whether nothing is left to do of a stage."""

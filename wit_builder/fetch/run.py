@@ -18,6 +18,7 @@ import cv2
 import msgspec
 import pyarrow as pa
 
+from wit_builder import live
 from wit_builder.errors import RejectionFloodError
 from wit_builder.exchange import gather
 from wit_builder.fetch import held, outcome, route, store
@@ -29,7 +30,7 @@ from wit_builder.fetch.queue import DomainQueue
 from wit_builder.fetch.store import Part, Row, Store
 from wit_builder.sections import BlockSection, FetchSection, ImageSection
 from wit_builder.tables import SELECTED, Outcome, Reason
-from wit_builder.units import LOOK_EVERY_S, Done, tell
+from wit_builder.units import Done
 from wit_builder.web.answer import Refusal
 from wit_builder.web.blocklists import Blocklists
 from wit_builder.web.client import Asking, Client
@@ -275,8 +276,8 @@ class _Unit:
     async def _tell(self) -> None:
         """Write down what was collected so far, over and over."""
         while self._job.live:
-            await asyncio.to_thread(tell, self._job.live, dict(self._collected))
-            await asyncio.sleep(LOOK_EVERY_S)
+            await asyncio.to_thread(live.tell, self._job.live, dict(self._collected))
+            await asyncio.sleep(live.EVERY_S)
 
     async def _publish(self, rows: list[Row]) -> None:
         part = await asyncio.to_thread(self._store.publish, rows)

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-import ssl
 import time
 from types import SimpleNamespace, TracebackType
 from typing import Literal, Self
@@ -19,15 +17,15 @@ import aiohttp
 from msgspec import structs
 from yarl import URL
 
-from wit_builder.errors import StorageError
 from wit_builder.hashing import label_seed
 from wit_builder.sections import FetchSection
 from wit_builder.tables import Reason
 from wit_builder.web import body
-from wit_builder.web.addresses import AddressRefusedError, Lookup, Loopback, Resolver
+from wit_builder.web.addresses import Lookup, Loopback, Resolver
 from wit_builder.web.agent import user_agent
 from wit_builder.web.answer import KIND_OF, Answer, Kind, Refusal
 from wit_builder.web.blocklists import NOTHING_BLOCKED, Blocklists
+from wit_builder.web.failures import refusal_of, words_of
 from wit_builder.web.gate import Gate, domain_of, parse
 from wit_builder.web.notes import Notes
 from wit_builder.web.optouts import opt_outs
@@ -57,7 +55,6 @@ _BACKOFF_S = 0.5
 _DRAINED_BYTES = 1 << 14
 _NO_ANSWER = {Reason.CONNECT_FAILED, Reason.TLS_FAILED, Reason.DEADLINE, Reason.HTTP_5XX}
 """What makes the circuit breaker open when it happens in a row."""
-_OUR_OWN_FAULT = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
 class Asking:
@@ -272,7 +269,7 @@ class Client:
         except TimeoutError:
             refusal = self._too_late()
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            refusal = _failure(error)
+            refusal = refusal_of(error)
         finally:
             waited_s, asking.hold.waited_s = asking.hold.waited_s, 0.0
             asking.left_s -= time.monotonic() - started - waited_s
@@ -299,7 +296,7 @@ class Client:
             try:
                 return await self._response(url, response, ask)
             except (aiohttp.ClientError, OSError) as error:
-                refusal = Refusal(Reason.BODY_INCOMPLETE, _text(error))
+                refusal = Refusal(Reason.BODY_INCOMPLETE, words_of(error))
                 return Answer(str(url), response.status, refusal=refusal), None
 
     async def _response(
@@ -386,32 +383,3 @@ def _worth_retrying(refusal: Refusal | None) -> bool:
         return False
     # It is asked again after its pause, where that is short enough (pace says).
     return KIND_OF[refusal.reason] is Kind.TRANSIENT or refusal.reason is Reason.RATE_LIMITED
-
-
-def _failure(error: Exception) -> Refusal:
-    """Return the reason for a request that got no response.
-
-    Raises:
-        StorageError: the fault is this machine's.
-    """
-    causes = [error, getattr(error, "os_error", None), error.__cause__]
-    if any(isinstance(c, OSError) and c.errno in _OUR_OWN_FAULT for c in causes):
-        raise StorageError(
-            f"this machine has no room for another connection: {_text(error)}",
-            where="fetch.concurrency",
-            fix="lower it, or raise the limit on open files (ulimit -n)",
-        ) from error
-    refused = next((c for c in causes if isinstance(c, AddressRefusedError)), None)
-    if refused is not None:
-        return Refusal(Reason.PRIVATE_ADDRESS, _text(refused))
-    if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return Refusal(Reason.DNS_FAILED, _text(error))
-    if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError | ssl.CertificateError):
-        return Refusal(Reason.TLS_FAILED, _text(error))
-    if isinstance(error, aiohttp.InvalidURL | ValueError):
-        return Refusal(Reason.BAD_URL, _text(error))
-    return Refusal(Reason.CONNECT_FAILED, _text(error))
-
-
-def _text(error: BaseException) -> str:
-    return (" ".join(str(error).split()) or type(error).__name__)[:200]
