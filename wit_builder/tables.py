@@ -210,8 +210,13 @@ IMAGES = pa.schema(
             nullable=True,
         ),
         _field("opt_outs", pa.list_(pa.string()), "opt-out signals seen"),
-        _field("caption", pa.string(), "the text, under img2dataset's name"),
-        _field("status", pa.string(), "success, failed_to_download, failed_to_resize: likewise"),
+        _field("caption", pa.string(), "the text, under img2dataset's name", nullable=True),
+        _field(
+            "status",
+            pa.string(),
+            "success, failed_to_download, failed_to_resize: likewise",
+            nullable=True,
+        ),
         _field("error_message", pa.string(), "reason and detail: likewise", nullable=True),
     ]
 )
