@@ -192,7 +192,7 @@ def test_an_interrupted_build_says_so_and_goes_on(
         process.send_signal(signal_number)
         said = process.stderr.read()
         process.wait(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 130, said
     assert said.splitlines()[-1].startswith("wit: interrupted ->")
     assert "Traceback" not in said
     small_web.build(str(tmp_path))

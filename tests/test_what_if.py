@@ -44,7 +44,7 @@ def test_a_dry_run_prints_a_line_per_cap_and_leaves_nothing(
     assert told[0]["tail_of_matches"] < told[1]["tail_of_matches"] < 1
     left = (p.name for p in (tmp_path / "run").iterdir() if not p.name.startswith("."))
     assert sorted(left) == [
-        "g0", "generations.json", "queries", "recipe.toml", "units",
+        "g0", "generations.json", "queries", "recipe.toml", "sites", "units",
     ]  # fmt: skip
     assert not (tmp_path / "run" / "g0" / "selected").exists()
 

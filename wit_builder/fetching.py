@@ -26,6 +26,8 @@ _UNREACHED = [
     Reason.TLS_FAILED,
     Reason.ROBOTS_UNREACHABLE,
 ]
+_PASS = 100_000
+"""Added to the numbers of a pass's units: whatever the number of buckets, no two share a name."""
 _FEW = 20
 """Pairs below which it may be chance that nobody was reached."""
 
@@ -60,13 +62,16 @@ class Fetching:
             out = self.stages.place("exchange", f"routed-r{number}", f"{marker.unit}.arrow")
             units.append(Unit(marker.unit, [marker.identity], route.RouteJob(url, buckets, out)))
         routed = self.stages.do(Stage(f"route-r{number}", route.run, units, buckets))
-        asked = fetched = self._ask(number, 0, f"route-r{number}", routed)
+        asked = self._ask(number, 0, f"route-r{number}", routed)
+        fetched = {_stage(number, 0): asked}
         for hop in range(1, self.recipe.fetch.max_redirects + 1):
             if not total(asked).get(Outcome.MOVED):
                 break
             asked = self._follow(number, hop, asked)
-            fetched = fetched + asked
-        return fetched
+            fetched[_stage(number, hop)] = asked
+        if number == 0:
+            self._refuse_no_network(fetched)
+        return [marker for markers in fetched.values() for marker in markers]
 
     def _follow(self, number: int, hop: int, asked: list[Marker]) -> list[Marker]:
         """Have the pairs that another domain sent on asked for by the owner of that domain."""
@@ -85,10 +90,10 @@ class Fetching:
         recipe, buckets = self.recipe, self.recipe.buckets
         files, inputs = self.stages.exchanged(stage, routed, buckets)
         removed = storage.join(self.stages.run.root, REMOVED_TABLE)
-        name = f"fetch-r{round_}" + (f"-{hop}" if hop else "")
+        name = _stage(round_, hop)
         units = []
         for bucket in range(buckets):
-            number = hop * buckets + bucket
+            number = hop * _PASS + bucket
             job = fetch.FetchJob(
                 sources=files,
                 bucket=bucket,
@@ -105,24 +110,27 @@ class Fetching:
             )
             units.append(Unit(f"{number:05d}", inputs, job))
         pairs, outcomes = total(routed)["pairs"], [outcome.value for outcome in Outcome]
-        fetched = self.stages.do(
+        return self.stages.do(
             Stage(name, fetch.run, units, recipe.image, items=pairs, counted=outcomes)
         )
-        self._refuse_no_network(name, fetched)
-        return fetched
 
-    def _refuse_no_network(self, stage: str, fetched: list[Marker]) -> None:
-        """Stop if hardly anybody could be reached; the next start asks all of them again.
+    def _refuse_no_network(self, fetched: dict[str, list[Marker]]) -> None:
+        """Stop if a first round reached hardly anybody; the next start asks all of them again.
+
+        Later rounds ask for few, which may well be of a few hosts that are down.
+
+        Args:
+            fetched: markers by stage: of all passes.
 
         Raises:
             RejectionFloodError: more than the recipe's share of the pairs.
         """
-        counts = total(fetched)
-        asked = sum(counts.get(outcome, 0) for outcome in Outcome)
+        counts = total([marker for markers in fetched.values() for marker in markers])
+        asked = sum(counts.get(o, 0) for o in Outcome if o is not Outcome.MOVED)
         unreached = sum(counts.get(reason, 0) for reason in _UNREACHED)
         if asked < _FEW or unreached <= self.recipe.fetch.flood_share * asked:
             return
-        for marker in fetched:
+        for stage, marker in ((s, m) for s, markers in fetched.items() for m in markers):
             self.stages.run.forget(stage, marker.unit, self.stages.name)
             for output in sorted(marker.outputs, key=lambda o: not o.url.endswith(".parquet")):
                 storage.remove(storage.join(self.stages.run.root, output.url))
@@ -152,3 +160,7 @@ class Fetching:
         settings = hook.settings(recipe.filters)
         with self.stages.step(f"filter {number + 1}"):
             return self.stages.do(Stage(f"judge-r{number}", judge.run, units, settings))
+
+
+def _stage(number: int, hop: int) -> str:
+    return f"fetch-r{number}" + (f"-{hop}" if hop else "")

@@ -20,10 +20,11 @@ from wit_builder.judge import hook
 from wit_builder.queries import build as queries
 from wit_builder.report import build as report
 from wit_builder.report.summary import Step
-from wit_builder.sections import Recipe, SiteSource, WebDatasetSource
+from wit_builder.sections import FetchSection, Recipe, SiteSource, WebDatasetSource
 from wit_builder.units import Marker, Run, Stage, Unit, total
 from wit_builder.web.agent import user_agent
 from wit_builder.web.blocklists import Blocklists
+from wit_builder.web.domains import registrable
 from wit_builder.what_if import Outlook
 
 Until = Literal["queries", "crawl", "match", "balance", "fetch", "pack", "report"]
@@ -124,6 +125,7 @@ class Build:
         if until != "crawl":
             language.check(self.recipe.match)
         if until in {"fetch", "pack", "report"}:
+            _refuse_hosts(self.recipe.fetch)
             Blocklists.load(self.recipe.block)
             hook.settings(self.recipe.filters)
 
@@ -200,3 +202,18 @@ class Build:
             Step("contain a query", count("matched", lambda g: g.matching)),
             Step("one per URL", count("pairs", lambda g: g.matched)),
         ]
+
+
+def _refuse_hosts(fetch: FetchSection) -> None:
+    """Refuse limits of a host: they would hold for nobody.
+
+    Raises:
+        RecipeError: a name is no registrable domain.
+    """
+    for name in fetch.domains:
+        if registrable(name) != name:
+            raise RecipeError(
+                f"limits are those of a registrable domain, {registrable(name)}",
+                where=f'fetch.domains."{name}"',
+                fix="name that; it holds for all hosts below it",
+            )

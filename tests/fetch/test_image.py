@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.mock_web import encoded, jpeg, picture, png_header
-from wit_builder.fetch import resize
+from wit_builder.fetch import phash, png, resize
 from wit_builder.fetch.image import Picture, Unusable, get_ready, prepare
 from wit_builder.fetch.jpeg import without_metadata
 from wit_builder.sections import ImageSection
@@ -207,14 +207,15 @@ def test_any_damage_is_survived(data):
 
 
 def test_ready_means_compiled():
-    """After getting ready, no picture of any kind has the kernel compiled once more."""
+    """After getting ready, no picture of any kind has a kernel compiled once more."""
     get_ready()
-    compiled = len(resize._mean.signatures)
+    kernels = resize._mean, png._unfilter, phash._scale
+    compiled = [len(kernel.signatures) for kernel in kernels]
     alpha = picture(90, 80).convert("RGBA")
     alpha.putalpha(100)
     for body in (jpeg(90, 80), encoded(alpha, "PNG"), encoded(alpha.convert("L"), "GIF")):
         assert isinstance(prepare(body, SECTION), Picture)
-    assert len(resize._mean.signatures) == compiled == 1
+    assert [len(kernel.signatures) for kernel in kernels] == compiled == [1, 1, 1]
 
 
 def test_same_bytes():
@@ -222,7 +223,7 @@ def test_same_bytes():
     assert prepare(jpeg(500, 400), SECTION) == prepare(jpeg(500, 400), SECTION)
 
 
-def phash(image: Image.Image | bytes, kind: str = "JPEG", **options: Any) -> str | None:
+def hashed(image: Image.Image | bytes, kind: str = "JPEG", **options: Any) -> str | None:
     body = image if isinstance(image, bytes) else encoded(image, kind, **options)
     result = prepare(body, ImageSection())
     assert isinstance(result, Picture), result
@@ -241,23 +242,23 @@ def real_picture() -> Image.Image:
 
 def test_a_copy_has_the_same_perceptual_hash(real_picture):
     """A picture that was encoded anew, rescaled, or turned by its metadata, has the hash it had."""
-    own = phash(real_picture, "PNG")
+    own = hashed(real_picture, "PNG")
     assert own is not None
     assert re.fullmatch("[0-9a-f]{16}", own)
-    assert [phash(real_picture, quality=q) for q in (95, 75, 50)] == [own] * 3
+    assert [hashed(real_picture, quality=q) for q in (95, 75, 50)] == [own] * 3
     for size in ((1350, 1260), (675, 630), (338, 315), (225, 210), (113, 105)):
-        assert phash(real_picture.resize(size, Image.Resampling.LANCZOS), quality=80) == own
+        assert hashed(real_picture.resize(size, Image.Resampling.LANCZOS), quality=80) == own
     turned = Image.Exif()
     turned[0x0112] = 6
     sideways = real_picture.transpose(Image.Transpose.ROTATE_90)
-    assert phash(sideways, exif=turned, quality=90) == own
+    assert hashed(sideways, exif=turned, quality=90) == own
 
 
 def test_the_perceptual_hash_is_imagehash_s(real_picture):
     """Of a picture that is packed as it is, the hash is what ``imagehash.phash`` gives for it."""
     for image in (real_picture.resize((225, 210)), picture(200, 120)):
         body = encoded(image, "JPEG", quality=90)
-        assert phash(body) == str(imagehash.phash(Image.open(io.BytesIO(body))))
+        assert hashed(body) == str(imagehash.phash(Image.open(io.BytesIO(body))))
 
 
 def test_the_crop_is_not_hashed_alone(real_picture):
@@ -274,7 +275,7 @@ def test_different_pictures_have_different_perceptual_hashes(real_picture):
     mirrored = real_picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     others = [mirrored, real_picture.crop((100, 0, 450, 420))]
     others += [picture(300, 200, seed) for seed in range(30)]
-    hashes = [phash(image, quality=90) for image in (real_picture, *others)]
+    hashes = [hashed(image, quality=90) for image in (real_picture, *others)]
     assert len(set(hashes)) == len(hashes)
 
 

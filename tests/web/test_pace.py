@@ -146,7 +146,7 @@ def test_pauses_outlive_a_worker(monkeypatch):
         before.pause("c.test", 1.0)
         clock.now += 2.0
         pauses = before.pauses()
-        assert [(p.domain, p.failures, p.reason) for p in pauses] == [
+        assert [(p.domain, p.in_a_row, p.reason) for p in pauses] == [
             ("a.test", 1, Reason.RATE_LIMITED),
             ("b.test", 1, Reason.DOMAIN_DOWN),
         ]

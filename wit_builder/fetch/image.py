@@ -22,13 +22,13 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 import cv2
-import imagehash
 import msgspec
 import numpy as np
 from PIL import Image
 
-from wit_builder.fetch.decode import Opened, decoded, decoding_bytes, draft, opened, takes_too_long
+from wit_builder.fetch.decode import Opened, drafted, opened, takes_too_long
 from wit_builder.fetch.jpeg import without_metadata
+from wit_builder.fetch.phash import phash
 from wit_builder.fetch.resize import Pixels, Size, fitted, framed, of_array, reframed, scaled
 from wit_builder.sections import ImageSection
 from wit_builder.tables import Reason
@@ -36,7 +36,7 @@ from wit_builder.tables import Reason
 _SIDEWAYS = {5, 6, 7, 8}
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a")
 _AVIF = {b"ftypavif", b"ftypavis"}
-_DRAFT = 1.25  # a JPEG is decoded at this many times the final size, or more
+_DRAFT = 1.125  # a JPEG is decoded at this many times the final size, or more
 _HASHED_PX = 512  # shorter side of the largest picture that is hashed as it is
 _MAX_BYTES = 640 << 20  # of memory, for one picture
 _ALONE_BYTES = 48 << 20
@@ -46,7 +46,7 @@ _ALONE = threading.Lock()
 class Picture(msgspec.Struct, frozen=True):
     """A picture fit to be packed. Sizes are in pixels, the original's as it is meant to be seen.
 
-    ``phash`` is its 64-bit pHash in hex; None where all of it has one brightness, see ``_phash``.
+    ``phash`` is its 64-bit pHash in hex; None where all of it has one brightness.
     """
 
     jpeg: bytes
@@ -80,7 +80,10 @@ def prepare(body: bytes, section: ImageSection) -> Picture | Unusable:
     final = framed(size, section)
     unchanged = picture.is_plain_jpeg and final == size
     needed = _hashed(size) if unchanged else fitted(size, section)
-    refused = _refusal(size, section) or _too_costly(picture, needed)
+    refused = _refusal(size, section)
+    if refused is None:
+        picture = _drafted(picture, needed)
+        refused = _too_costly(picture, needed)
     if refused is not None:
         return Unusable(*refused, picture.mime, *size)
     with _turn(picture, needed):
@@ -102,6 +105,7 @@ def get_ready() -> None:
     """
     gradient = np.arange(12 * 12 * 3, dtype=np.uint8).reshape(12, 12, 3)
     prepare(_encoded(gradient, 90), ImageSection(size_px=8))
+    prepare(bytes(cv2.imencode(".png", gradient)[1]), ImageSection(size_px=8))
 
 
 def _turned(size: Size, orientation: int) -> Size:
@@ -120,11 +124,15 @@ def _refusal(size: Size, section: ImageSection) -> tuple[Reason, str] | None:
     return None
 
 
+def _drafted(picture: Opened, needed: Size) -> Opened:
+    """Return a picture to be decoded at the size needed, or the next larger that costs less."""
+    if not picture.is_jpeg:
+        return picture
+    width, height = _turned(needed, picture.orientation)
+    return drafted(picture, (math.ceil(_DRAFT * width), math.ceil(_DRAFT * height)))
+
+
 def _too_costly(picture: Opened, needed: Size) -> tuple[Reason, str] | None:
-    """Have a JPEG decoded no larger than needed; refuse what takes too much even so."""
-    if picture.is_jpeg:
-        width, height = _turned(needed, picture.orientation)
-        draft(picture, (math.ceil(_DRAFT * width), math.ceil(_DRAFT * height)))
     takes = _bytes(picture, needed)
     if takes > _MAX_BYTES:
         return Reason.IMAGE_TOO_LARGE, f"would take {takes >> 20} MiB"
@@ -134,7 +142,7 @@ def _too_costly(picture: Opened, needed: Size) -> tuple[Reason, str] | None:
 
 
 def _bytes(picture: Opened, needed: Size) -> int:
-    return decoding_bytes(picture) + 4 * needed[0] * needed[1]  # scaled, and encoded
+    return picture.takes_bytes + 4 * needed[0] * needed[1]  # scaled, and encoded
 
 
 def _turn(picture: Opened, needed: Size) -> AbstractContextManager[object]:
@@ -143,8 +151,9 @@ def _turn(picture: Opened, needed: Size) -> AbstractContextManager[object]:
 
 def _pixels(picture: Opened, needed: Size) -> Pixels:
     """Return the picture at a size, upright, as [h, w, 1] or [h, w, 3] in blue, green, red."""
-    pixels = scaled(decoded(picture), _turned(needed, picture.orientation))
-    picture.image.close()  # or it would keep what it decoded while this is encoded
+    pixels = scaled(picture.raster(), _turned(needed, picture.orientation))
+    if picture.image is not None:
+        picture.image.close()  # or it would keep what it decoded while this is encoded
     return _UPRIGHT[picture.orientation](pixels)
 
 
@@ -169,20 +178,13 @@ def _hashed(size: Size) -> Size:
 def _phash(pixels: Pixels) -> str | None:
     """Return the pHash of a picture, 16 hex digits; None where it has one brightness only.
 
-    All such pictures would share a hash, for they have no frequencies to compare. It is
-    ``imagehash.phash`` of the picture as prepared, but upright and whole: before borders, cropping
-    and encoding. About 0.4 ms for 341 x 256 pixels, most of it Pillow's Lanczos filter.
+    It is that of the picture as prepared, but upright and whole: before borders, cropping and
+    encoding.
     """
     own = pixels.shape[1], pixels.shape[0]
     if (size := _hashed(own)) != own:
-        pixels = scaled(of_array(pixels), size)
-    pixels = np.ascontiguousarray(pixels)
-    mode, order = ("L", "L") if pixels.shape[2] == 1 else ("RGB", "BGR")
-    grey = Image.frombuffer(mode, size, pixels, "raw", order, 0, 1).convert("L")
-    darkest, brightest = grey.getextrema()
-    if darkest == brightest:
-        return None
-    return np.packbits(imagehash.phash(grey).hash).tobytes().hex()
+        pixels = scaled(of_array(np.ascontiguousarray(pixels)), size)
+    return phash(np.ascontiguousarray(pixels))
 
 
 def _encoded(pixels: Pixels, quality: int) -> bytes:

@@ -1,4 +1,4 @@
-"""The perceptual hash of a picture: bit by bit what ``imagehash.phash`` gives, at a fifth of its cost.
+"""The perceptual hash of a picture: what ``imagehash.phash`` gives, at a quarter of its cost.
 
 imagehash has Pillow make the picture grey and scale it to 32 x 32 by its Lanczos filter, which is
 most of the time. Here one kernel does both. Its arithmetic is Pillow's: grey in 16 bits of
@@ -123,4 +123,5 @@ def _weighed(values: _Ints, weights: _Ints) -> np.int32:
     total = np.int32(1 << (_BITS - 1))
     for i in range(weights.size):
         total = np.int32(total + values[i] * weights[i])  # or it would be summed in 64 bits
-    return np.int32(min(max(total >> _BITS, 0), 255))
+    level: np.int32 = total >> np.int32(_BITS)
+    return min(max(level, np.int32(0)), np.int32(255))

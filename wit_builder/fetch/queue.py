@@ -39,8 +39,10 @@ class DomainQueue:
         self._per_domain = per_domain
         self._ready_in_s = ready_in_s
         self._order = itertools.count()
-        # A token is a domain's right to one request: (not before, turn, domain).
-        self._tokens: list[tuple[float, tuple[int, int], str]] = []
+        # A token is a domain's right to one request: (not before, turn, domain, position if it is
+        # for one that was put back).
+        self._tokens: list[tuple[float, tuple[int, int], str, int | None]] = []
+        self._returned = 0  # positions that were put back and wait for their time
         self._changed = asyncio.Event()
         self._next = asyncio.Lock()  # of who waits for a token; others wait for this
         for _ in range(open_domains):
@@ -51,17 +53,17 @@ class DomainQueue:
         domain = next(self._unopened, None)
         if domain is not None:
             for nth in range(self._per_domain(domain)):
-                heapq.heappush(self._tokens, (0.0, (nth, next(self._order)), domain))
+                heapq.heappush(self._tokens, (0.0, (nth, next(self._order)), domain, None))
             self._changed.set()
 
     async def take(self) -> tuple[int, str] | None:
         """Return the next position and its domain, once it may be asked for; None at the end."""
         async with self._next:  # or all who wait would wake up for every token
-            while self._waiting:
+            while self._waiting or self._returned:
                 now = asyncio.get_running_loop().time()
                 if self._tokens and self._tokens[0][0] <= now:
-                    _, _, domain = heapq.heappop(self._tokens)
-                    taken = self._pop(domain, now)
+                    _, _, domain, position = heapq.heappop(self._tokens)
+                    taken = self._pop(domain, position, now)
                     if taken is not None:
                         return taken, domain
                     continue
@@ -71,15 +73,18 @@ class DomainQueue:
                     await asyncio.wait_for(self._changed.wait(), wait_s)
         return None
 
-    def _pop(self, domain: str, now: float) -> int | None:
+    def _pop(self, domain: str, returned: int | None, now: float) -> int | None:
         """Return the domain's next position; without one the token goes, or waits for its time."""
         waiting = self._waiting.get(domain)
-        if waiting is None:
+        if waiting is None and returned is None:
             return None
         wait_s = self._ready_in_s(domain)
         if wait_s > 0:
-            self._push(now + wait_s, domain)
+            self._push(now + wait_s, domain, returned)
             return None
+        if returned is not None or waiting is None:
+            self._returned -= 1
+            return returned
         position = waiting.popleft()
         if not waiting:
             del self._waiting[domain]
@@ -95,9 +100,9 @@ class DomainQueue:
 
     def put_back(self, position: int, domain: str, wait_s: float) -> None:
         """Return a position that is to be asked for again, after so many seconds, and its token."""
-        self._waiting.setdefault(domain, deque()).appendleft(position)
-        self._push(asyncio.get_running_loop().time() + wait_s, domain)
+        self._returned += 1
+        self._push(asyncio.get_running_loop().time() + wait_s, domain, position)
         self._changed.set()
 
-    def _push(self, not_before: float, domain: str) -> None:
-        heapq.heappush(self._tokens, (not_before, (0, next(self._order)), domain))
+    def _push(self, not_before: float, domain: str, position: int | None = None) -> None:
+        heapq.heappush(self._tokens, (not_before, (0, next(self._order)), domain, position))

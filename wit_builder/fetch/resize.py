@@ -30,10 +30,11 @@ from wit_builder.sections import ImageSection
 Pixels = npt.NDArray[np.uint8]
 _Floats = npt.NDArray[np.float32]
 _Indices = npt.NDArray[np.int64]
+_Places = npt.NDArray[np.uint64]
 Size = tuple[int, int]
 """Width and height, in pixels."""
 
-_STRIP_PIXELS = 2_000_000  # source pixels that are converted at a time: 8 MB
+STRIP_PIXELS = 2_000_000  # source pixels that are converted at a time: 8 MB
 
 
 class Raster(msgspec.Struct, frozen=True):
@@ -41,12 +42,15 @@ class Raster(msgspec.Struct, frozen=True):
 
     ``rows(top, bottom)`` returns them as [n, W, C]. Channels are grey; or blue, green, red, if
     ``bgr``, or red, green, blue. A fourth is alpha, not premultiplied, if ``alpha``, or filler.
+    They are asked for once, from top to bottom, about ``strip_pixels`` at a time; the last row of
+    one strip may be the first of the next.
     """
 
     size: Size
     bgr: bool
     alpha: bool
     rows: Callable[[int, int], Pixels]
+    strip_pixels: int = STRIP_PIXELS
 
 
 def fitted(size: Size, section: ImageSection) -> Size:
@@ -136,8 +140,8 @@ def _shrunk(raster: Raster, size: Size) -> Pixels:
     (columns, rows), (width, height) = raster.size, size
     across, down = _cover(columns, width), _cover(rows, height)
     step = height
-    if rows * columns > 2 * _STRIP_PIXELS:
-        step = max(1, _STRIP_PIXELS * height // (rows * columns))
+    if rows * columns > 2 * raster.strip_pixels:
+        step = max(1, raster.strip_pixels * height // (rows * columns))
     out: Pixels | None = None
     for y in range(0, height, step):
         end = min(height, y + step)
@@ -146,7 +150,8 @@ def _shrunk(raster: Raster, size: Size) -> Pixels:
         if out is None:
             out = np.empty((height, width, min(3, strip.shape[2])), np.uint8)
         if size == raster.size and not raster.alpha:
-            out[y:end] = strip[..., : out.shape[2]]
+            copied = cv2.cvtColor(strip, cv2.COLOR_RGBA2RGB) if strip.shape[2] == 4 else strip
+            out[y:end] = copied
         else:
             _mean(strip, raster.alpha, down.part(y, end), across, out[y:end])
     assert out is not None
@@ -156,28 +161,35 @@ def _shrunk(raster: Raster, size: Size) -> Pixels:
 @numba.njit(cache=True, nogil=True)
 def _mean(source: Pixels, alpha: bool, down: _Cover, across: _Cover, out: Pixels) -> None:  # noqa: FBT001 - numba takes no keywords
     """Fill ``out`` with the means of what its pixels cover: rows first, then columns."""
+    channels = source.shape[2]
     lines = source.reshape(source.shape[0], -1)
     sums = np.empty(lines.shape[1], np.float32)
     white = np.empty(lines.shape[1], np.uint8)
+    means = np.empty(out.shape[1] * out.shape[2], np.float32)
+    # Indices without a sign: or each is asked whether it counts from the end, half of the time.
+    begin = (channels * across.first).astype(np.uint64)
+    end = (channels * across.last).astype(np.uint64)
     for y in range(out.shape[0]):
         first, last = down.first[y], down.last[y]
-        sums[:] = 0
         for row in range(first, last + 1):
-            share = down.inner
-            if row == first:
-                share = down.share_of_first[y]
-            elif row == last:
-                share = down.share_of_last[y]
             line = lines[row]
             if alpha:
                 _put_on_white(line, white)
                 line = white
-            for i in range(sums.size):
-                sums[i] += share * line[i]
+            if row == first:
+                for i in range(sums.size):
+                    sums[i] = down.share_of_first[y] * line[i]
+            else:
+                share = down.share_of_last[y] if row == last else down.inner
+                for i in range(sums.size):
+                    sums[i] += share * line[i]
         if out.shape[2] == 1:
-            _mean_of_greys(sums, across, out[y])
+            _mean_of_greys(sums, begin, end, across, means)
         else:
-            _mean_of_colours(sums, source.shape[2], across, out[y])
+            _mean_of_colours(sums, np.uint64(channels), begin, end, across, means)
+        rounded = out[y].reshape(-1)
+        for i in range(means.size):
+            rounded[i] = np.int32(means[i] + np.float32(0.5))
 
 
 @numba.njit(cache=True, nogil=True)
@@ -190,28 +202,33 @@ def _put_on_white(line: Pixels, white: Pixels) -> None:
 
 
 @numba.njit(cache=True, nogil=True)
-def _mean_of_greys(sums: _Floats, across: _Cover, out: Pixels) -> None:
-    for x in range(out.shape[0]):
-        first, last = across.first[x], across.last[x]
+def _mean_of_greys(
+    sums: _Floats, begin: _Places, end: _Places, across: _Cover, out: _Floats
+) -> None:
+    for x in range(out.size):
         between = np.float32(0)
-        for i in range(first + 1, last):
+        for i in range(begin[x] + np.uint64(1), end[x]):
             between += sums[i]
-        mean = across.share_of_first[x] * sums[first] + across.share_of_last[x] * sums[last]
-        out[x, 0] = np.int32(mean + across.inner * between + np.float32(0.5))
+        ends = across.share_of_first[x] * sums[begin[x]] + across.share_of_last[x] * sums[end[x]]
+        out[x] = ends + across.inner * between
 
 
 @numba.njit(cache=True, nogil=True)
-def _mean_of_colours(sums: _Floats, channels: int, across: _Cover, out: Pixels) -> None:
+def _mean_of_colours(
+    sums: _Floats, channels: np.uint64, begin: _Places, end: _Places, across: _Cover, out: _Floats
+) -> None:
     """Written out for three colours, for a loop over them takes twice as long."""
-    for x in range(out.shape[0]):
-        first, last = channels * across.first[x], channels * across.last[x]
+    one, two = np.uint64(1), np.uint64(2)
+    for x in range(begin.size):
+        first, last = begin[x], end[x]
         a = b = c = np.float32(0)
-        for i in range(first + channels, last, channels):
+        i = first + channels
+        while i < last:
             a += sums[i]
-            b += sums[i + 1]
-            c += sums[i + 2]
-        head, tail = across.share_of_first[x], across.share_of_last[x]
-        half, inner = np.float32(0.5), across.inner
-        out[x, 0] = np.int32(head * sums[first] + tail * sums[last] + inner * a + half)
-        out[x, 1] = np.int32(head * sums[first + 1] + tail * sums[last + 1] + inner * b + half)
-        out[x, 2] = np.int32(head * sums[first + 2] + tail * sums[last + 2] + inner * c + half)
+            b += sums[i + one]
+            c += sums[i + two]
+            i += channels
+        head, tail, inner = across.share_of_first[x], across.share_of_last[x], across.inner
+        out[3 * x] = head * sums[first] + tail * sums[last] + inner * a
+        out[3 * x + 1] = head * sums[first + one] + tail * sums[last + one] + inner * b
+        out[3 * x + 2] = head * sums[first + two] + tail * sums[last + two] + inner * c

@@ -19,7 +19,7 @@ import msgspec
 import pyarrow as pa
 
 from wit_builder import live
-from wit_builder.errors import RejectionFloodError
+from wit_builder.errors import RejectionFloodError, StorageError
 from wit_builder.exchange import gather
 from wit_builder.fetch import held, outcome, route, store
 from wit_builder.fetch.image import get_ready
@@ -33,13 +33,15 @@ from wit_builder.tables import SELECTED, Outcome, Reason
 from wit_builder.units import Done
 from wit_builder.web.answer import Refusal
 from wit_builder.web.blocklists import Blocklists
-from wit_builder.web.client import Asking, Client
+from wit_builder.web.client import Asking, Client, NotYetError
 from wit_builder.web.notes import Notes
 
 _PICTURE_THREADS = 2
 _PART_BYTES = 64 << 20
 _FLOOD_FROM_SHARE = 0.1  # of a unit that must have been asked for before a flood can be told
 
+_ORDINARY = (Reason.MOVED, Reason.DOMAIN_BUDGET)
+"""What may well happen to nearly all pairs of a unit; ``moved`` is counted as an outcome."""
 _LIKELY_CAUSE = {
     Reason.DNS_FAILED: "names do not resolve here: check the network and its DNS",
     Reason.CONNECT_FAILED: "no way out: check the network, firewall or proxy",
@@ -238,8 +240,11 @@ class _Unit:
         while (taken := await queue.take()) is not None:
             position, domain = taken
             asking = self._again.pop(position, None) or self._begin(client, position)
-            answer = await client.attempt(asking)
-            wait_s = client.again_in_s(asking, answer)
+            try:
+                answer = await client.attempt(asking)
+                wait_s = client.again_in_s(asking, answer)
+            except NotYetError as error:  # others are asked meanwhile
+                wait_s = error.seconds
             if wait_s is not None:
                 self._again[position] = asking
                 queue.put_back(position, domain, wait_s)
@@ -252,6 +257,7 @@ class _Unit:
     def _begin(self, client: Client, position: int) -> Asking:
         asking = client.begin(self._urls[position], "image")
         asking.redirects = self._redirects[position]
+        asking.patient = False
         return asking
 
     # --- parts --------------------------------------------------------------
@@ -276,7 +282,8 @@ class _Unit:
     async def _tell(self) -> None:
         """Write down what was collected so far, over and over."""
         while self._job.live:
-            await asyncio.to_thread(live.tell, self._job.live, dict(self._collected))
+            with contextlib.suppress(StorageError):  # for people to see; nothing depends on it
+                await asyncio.to_thread(live.tell, self._job.live, dict(self._collected))
             await asyncio.sleep(live.EVERY_S)
 
     async def _publish(self, rows: list[Row]) -> None:
@@ -293,11 +300,15 @@ class _Unit:
         self.counts.update(r for r in part.reasons if r not in {None, Reason.MOVED})
 
     def _refuse_flood(self) -> None:
-        asked = sum(self.counts[outcome] for outcome in Outcome)
+        asked = sum(self.counts[outcome] for outcome in Outcome) - sum(
+            self.counts[reason] for reason in _ORDINARY
+        )
         limits = self._job.fetch
         if asked < max(limits.flood_min, _FLOOD_FROM_SHARE * len(self._urls)):
             return
-        reason, count = max(((r, self.counts[r]) for r in Reason), key=lambda item: item[1])
+        reason, count = max(
+            ((r, self.counts[r]) for r in Reason if r not in _ORDINARY), key=lambda item: item[1]
+        )
         if count <= limits.flood_share * asked:
             return
         store.remove(self.parts)  # so that starting again, once the cause is gone, asks anew

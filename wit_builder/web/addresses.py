@@ -15,6 +15,8 @@ import ipaddress
 import logging
 import socket
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -32,6 +34,7 @@ Lookup = Callable[[str], Awaitable[list[str]]]
 DNS_KEPT_S = 300.0
 MISSING_NAME_KEPT_S = 60.0
 _LOOKUPS_AT_ONCE = 16
+_LOOKUP_S = 15.0
 
 # IANA's special-purpose address registries, written out because what ``ipaddress`` calls global
 # differs between Python versions; and one cloud's metadata service that has a public address.
@@ -68,7 +71,7 @@ def is_public(address: str) -> bool:
     public.
     """
     try:
-        parsed = ipaddress.ip_address(address.partition("%")[0])
+        parsed = ipaddress.ip_address(address)
     except ValueError:
         return False
     inner = _inner_v4(parsed)
@@ -88,7 +91,7 @@ def _inner_v4(address: Address) -> ipaddress.IPv4Address | None:
 def is_literal(host: str) -> bool:
     """Return whether a host is written as an IP address."""
     try:
-        ipaddress.ip_address(host.strip("[]").partition("%")[0])
+        ipaddress.ip_address(host.strip("[]"))
     except ValueError:
         return False
     return True
@@ -156,7 +159,8 @@ class Resolver(AbstractResolver):
     ) -> None:
         self._loopback = loopback
         self._mapped_only = mapped_only
-        self._lookup = lookup or _system_lookup
+        self._lookup = lookup or self._ask_system
+        self._threads = ThreadPoolExecutor(_LOOKUPS_AT_ONCE, "lookup")
         self._room = asyncio.Semaphore(_LOOKUPS_AT_ONCE)
         self._memory: Memory[str, list[str] | Refusal] = Memory(self._ask)
 
@@ -165,12 +169,12 @@ class Resolver(AbstractResolver):
         target = self._loopback.target(host)
         if target is not None:
             return [target[0]]
-        if is_literal(host):
-            return self.literal_refusal(host) or [host.strip("[]")]
         if self._mapped_only:
             return Refusal(
                 Reason.PRIVATE_ADDRESS, "fetch.contact is not set: only mapped hosts may be asked"
             )
+        if is_literal(host):
+            return self.literal_refusal(host) or [host.strip("[]")]
         return await self._memory.get(host.rstrip(".").lower())
 
     def literal_refusal(self, host: str) -> Refusal | None:
@@ -180,8 +184,10 @@ class Resolver(AbstractResolver):
 
     async def _ask(self, host: str) -> tuple[list[str] | Refusal, float]:
         try:
-            async with self._room:
+            async with self._room, asyncio.timeout(_LOOKUP_S):
                 found = await self._lookup(host)
+        except TimeoutError:
+            return Refusal(Reason.DNS_FAILED, f"no answer in {_LOOKUP_S:g} s"), 0.0
         except (OSError, UnicodeError) as error:
             final = isinstance(error, UnicodeError) or error.errno in _NO_SUCH_NAME
             detail = str(getattr(error, "strerror", None) or error)
@@ -211,6 +217,13 @@ class Resolver(AbstractResolver):
     async def close(self) -> None:
         """End look-ups under way."""
         await self._memory.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _ask_system(self, host: str) -> list[str]:
+        loop = asyncio.get_running_loop()  # whose own threads are few, and have other work
+        ask = partial(socket.getaddrinfo, host, None, type=socket.SOCK_STREAM)
+        found = await loop.run_in_executor(self._threads, ask)
+        return list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
 
     def make_socket(self, info: tuple[Any, ...]) -> socket.socket:
         """Return a socket for ``(family, type, proto, name, address)``; the client's last step.
@@ -219,7 +232,8 @@ class Resolver(AbstractResolver):
             AddressRefusedError: the address is neither public nor a target of the loopback map.
         """
         family, kind, proto, _, address = info
-        if not is_public(address[0]) and tuple(address[:2]) not in self._loopback.targets:
+        mapped = tuple(address[:2]) in self._loopback.targets
+        if not mapped and (self._mapped_only or not is_public(address[0])):
             raise AddressRefusedError(f"{address[0]} is not a public address")
         return socket.socket(family, kind, proto)
 
@@ -241,9 +255,3 @@ def _result(host: str, address: str, port: int) -> ResolveResult:
         proto=socket.IPPROTO_TCP,
         flags=int(socket.AI_NUMERICHOST | socket.AI_NUMERICSERV),
     )
-
-
-async def _system_lookup(host: str) -> list[str]:
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import zlib
 
 import aiohttp
@@ -11,6 +12,10 @@ from wit_builder.web.answer import Refusal
 from wit_builder.web.room import FREE_BYTES, Hold
 
 _CHUNKS = 1024
+_PLAIN = {"", "identity"}
+_AT_ONCE_BYTES = 64 << 10
+"""What is decompressed by the event loop itself; more would hold up all other requests."""
+_MEMBERS = 64  # each costs a copy of what follows it
 _ANY_ZLIB = zlib.MAX_WBITS | 32  # a gzip or zlib header, told apart by itself
 
 
@@ -46,12 +51,14 @@ async def read(
             break
     raw = b"".join(chunks)
     encoding = response.headers.get("Content-Encoding", "").strip().lower()
-    return decompress(raw, encoding, most, cut=cut)
+    if encoding in _PLAIN or len(raw) < _AT_ONCE_BYTES:
+        return decompress(raw, encoding, most, cut=cut)
+    return await asyncio.to_thread(decompress, raw, encoding, most, cut=cut)
 
 
 def decompress(raw: bytes, encoding: str, most: int, *, cut: bool = False) -> bytes | Refusal:
     """Return the decoded body; never more than ``most + 1`` bytes are made on the way."""
-    if encoding in {"", "identity"}:
+    if encoding in _PLAIN:
         return raw
     if encoding not in {"gzip", "x-gzip", "deflate"}:
         return Refusal(
@@ -60,7 +67,7 @@ def decompress(raw: bytes, encoding: str, most: int, *, cut: bool = False) -> by
     try:
         out, ended = _inflate(raw, most + 1)
     except zlib.error as error:
-        return Refusal(Reason.BODY_INCOMPLETE, f"{encoding}: {error}")
+        return Refusal(Reason.BODY_INCOMPLETE, f"{encoding}: {error}", final=True)
     if len(out) > most and not cut:
         return Refusal(Reason.BODY_TOO_LARGE, f"more than {most} bytes once decompressed")
     if not ended and not cut:
@@ -73,10 +80,12 @@ def _inflate(raw: bytes, most: int) -> tuple[bytes, bool]:
     # Some servers send "deflate" without the zlib header that RFC 9110, section 8.4.1.2 asks for.
     headless = raw[:1] and raw[0] & 0x0F != 8 and raw[:2] != b"\x1f\x8b"
     out = bytearray()
-    while raw and len(out) < most:
+    for _ in range(_MEMBERS):
+        if not raw or len(out) >= most:
+            return bytes(out), True
         member = zlib.decompressobj(-zlib.MAX_WBITS if headless else _ANY_ZLIB)
         out += member.decompress(raw, most - len(out))
         if not member.eof:
             return bytes(out), False
         raw = member.unused_data.lstrip(b"\0")
-    return bytes(out), True
+    raise zlib.error(f"more than {_MEMBERS} members")

@@ -52,6 +52,7 @@ _OF_INTEREST = ("content-type", "last-modified", "etag", "link")
 _REDIRECTS = {301, 302, 303, 307, 308}
 _KEEPALIVE_S = 5.0  # idle connections count as open files
 _BACKOFF_S = 0.5
+_SOON_S = 0.1
 _DRAINED_BYTES = 1 << 14
 _NO_ANSWER = {Reason.CONNECT_FAILED, Reason.TLS_FAILED, Reason.DEADLINE, Reason.HTTP_5XX}
 """What makes the circuit breaker open when it happens in a row."""
@@ -68,6 +69,9 @@ class Asking:
         since: headers that make the request conditional.
         left_s: the time that servers still have.
         tries: so far.
+        turn_at: when the turn of its last request began, in the event loop's time.
+        patient: wait for the first turn; else ``NotYetError`` tells when it comes.
+        status: of the last response, in any try.
         hold: of the memory that the body takes; whoever is done with the body lets it shrink.
     """
 
@@ -80,6 +84,17 @@ class Asking:
         self.redirects = 0
         self.since: dict[str, str] = {}
         self.tries = 0
+        self.turn_at = 0.0
+        self.patient = True
+        self.status: int | None = None
+
+
+class NotYetError(Exception):
+    """It is not a domain's turn yet; nothing was sent."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"its turn comes in {seconds:.1f} s")
+        self.seconds = seconds
 
 
 class Client:
@@ -134,11 +149,15 @@ class Client:
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
             headers={"User-Agent": self._agent},
         )
+        # Else it would ask again by itself, at once, when a kept connection is closed under it.
+        self._session._retry_connection = False  # noqa: SLF001 - there is no public way
         return self
 
     async def _connected(self, _: object, context: SimpleNamespace, __: object) -> None:
-        """Count the interval from now, when the request is sent: connecting took its time."""
-        self.gate.pace.sent(context.trace_request_ctx)
+        """Keep the interval where connecting took long."""
+        url, asking = context.trace_request_ctx
+        async with asking.hold.unhurried():
+            await self.gate.pace.connected(domain_of(url), asking.turn_at)
 
     async def __aexit__(
         self,
@@ -214,10 +233,12 @@ class Client:
         The body's memory is held (``asking.hold``) until somebody lets it go.
 
         Raises:
+            NotYetError: robots.txt was asked for just now, or asks for a longer interval; the first
+                request's turn is not soon, and ``asking.patient`` is false. It is no attempt.
             StorageError: this machine ran out of sockets or memory.
         """
-        asking.tries += 1
         answer = await self._follow(asking)
+        asking.tries += 1
         asking.hold.shrink(len(answer.body or b""))
         return answer
 
@@ -230,8 +251,12 @@ class Client:
             refusal = await self.gate.refusal(url, robots=asking.what != "robots")
             if refusal is not None:
                 return _refused(url, status, redirects, refusal)
+            wait_s = self.gate.pace.ready_in_s(home)
+            if wait_s > _SOON_S and not asking.patient and redirects == asking.redirects:
+                raise NotYetError(wait_s)
             answer, onward = await self._hop(url, asking)
-            status = answer.status
+            status = answer.status or status
+            answer = structs.replace(answer, status=status)
             if onward is None:
                 return structs.replace(answer, redirects=redirects)
             following = _joined(url, onward)
@@ -254,7 +279,8 @@ class Client:
                 answer, onward = await self._in_turn(url, asking)
         except PausedError as error:
             refusal = Refusal(error.reason, str(error), final=True)
-            return Answer(str(url), refusal=refusal), None
+            return Answer(str(url), asking.status, refusal=refusal), None
+        asking.status = answer.status
         self._tell_pace(url, answer)
         return answer, onward
 
@@ -262,6 +288,7 @@ class Client:
         if asking.left_s <= 0:
             return Answer(str(url), refusal=self._too_late()), None
         started = time.monotonic()
+        asking.turn_at = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(asking.left_s) as limit:
                 asking.hold.limit = limit
@@ -289,7 +316,7 @@ class Client:
     async def _request(self, url: URL, ask: Asking) -> tuple[Answer, str | None]:
         headers = _ACCEPT[ask.what] | ask.since
         asked = self._session.get(
-            url, headers=headers, allow_redirects=False, trace_request_ctx=domain_of(url)
+            url, headers=headers, allow_redirects=False, trace_request_ctx=(url, ask)
         )
         async with asked as response:
             # Leaving this context closes a connection whose body was not read to its end.
@@ -348,7 +375,7 @@ class Client:
 
 def _refused(url: URL, status: int | None, redirects: int, refusal: Refusal) -> Answer:
     """Return the answer for a URL that was not asked for."""
-    if refusal.reason is Reason.CREDENTIALS_IN_URL:
+    if "@" in url.raw_authority:
         url = url.with_user(None)  # somebody's password goes into no table
     return Answer(str(url), status, redirects, refusal=refusal)
 

@@ -124,7 +124,9 @@ def parse(url: str) -> URL | Refusal:
     try:
         parsed = URL(url.strip()).with_fragment(None)
     except (ValueError, TypeError) as error:
-        return Refusal(Reason.BAD_URL, str(error)[:200])
+        return Refusal(
+            Reason.BAD_URL, f"malformed: {type(error).__name__}"
+        )  # it may have a password
     return parsed
 
 
@@ -137,6 +139,8 @@ def form_refusal(url: URL) -> Refusal | None:
     host = (url.raw_host or "").lower()
     if not host:
         return Refusal(Reason.BAD_URL, "no host")
+    if "%" in host:
+        return Refusal(Reason.BAD_URL, "a host with a zone or an escape")
     if _NUMERIC_END.search(host) and not is_literal(host):
         # 2130706433, 0x7f.1 and 127.1 are spellings of 127.0.0.1 that only some parsers read.
         return Refusal(Reason.BAD_URL, "a numeric host that is no IP address")

@@ -23,9 +23,15 @@ _NOTES = pa.schema(
         pa.field("until", pa.float64(), nullable=False),
         pa.field("body", pa.binary()),
         pa.field("refusal", pa.string()),
-        pa.field("failures", pa.int32()),
+        pa.field("in_a_row", pa.int32()),
     ]
 )
+
+
+_FILE_BYTES = 64 << 10
+"""Of a robots.txt that is remembered; a larger one, which is rare, is asked for again."""
+_MOST_BYTES = 32 << 20
+"""Of all that is remembered, and of what is new since the last time."""
 
 
 class RobotsFile(msgspec.Struct, frozen=True):
@@ -53,14 +59,26 @@ class Notes:
     def __init__(self, folder: str = "") -> None:
         self._folder = folder
         self._new: list[RobotsFile] = []
+        self._new_bytes = 0
         self._files = storage.list_files(folder) if folder else []
-        tables = [storage.read_parquet(file) for file in self._files]
-        left = pa.concat_tables([_NOTES.empty_table(), *tables])
-        self._kept = left.filter(pc.greater(left["until"], time.time())).combine_chunks()
+        self._kept = self._read()
         origins = enumerate(self._kept["origin"].to_pylist())
         self._row_of = {origin: row for row, origin in origins if origin is not None}
         if len(self._files) > 1:
             self._tidy()
+
+    def _read(self) -> pa.Table:
+        """Return what still holds, the newest of it if there is too much."""
+        tables: list[pa.Table] = []
+        size = 0
+        for file in reversed(self._files):
+            table = storage.read_parquet(file)
+            table = table.filter(pc.greater(table["until"], time.time()))
+            size += table.nbytes
+            if size > _MOST_BYTES and tables:
+                break
+            tables.append(table)
+        return pa.concat_tables([_NOTES.empty_table(), *reversed(tables)]).combine_chunks()
 
     def _tidy(self) -> None:
         """Put what still holds into one file."""
@@ -80,15 +98,17 @@ class Notes:
         return RobotsFile(origin, found["until"], found["body"], found["refusal"])
 
     def add(self, file: RobotsFile) -> None:
-        """Remember a robots.txt, once ``publish`` is called."""
-        if self._folder:
+        """Remember a robots.txt, once ``publish`` is called, unless it is or they are too large."""
+        size = len(file.body or b"")
+        if self._folder and size <= _FILE_BYTES and self._new_bytes + size <= _MOST_BYTES:
             self._new.append(file)
+            self._new_bytes += size
 
     @property
     def pauses(self) -> list[Pause]:
         """The pauses that were not over when these notes were read; the last of each domain."""
         rows = self._kept.filter(self._kept["domain"].is_valid())
-        names = ["domain", "until", "failures", "refusal"]
+        names = ["domain", "until", "in_a_row", "refusal"]
         found = zip(*(rows[name].to_pylist() for name in names), strict=True)
         return [Pause(name, until, n, Reason(why)) for name, until, n, why in found]
 
@@ -101,12 +121,13 @@ class Notes:
         if not self._folder or not (self._new or pauses):
             return
         new, self._new = self._new, []  # others may add while this is written
+        self._new_bytes = 0
         robots = [
             {"origin": r.origin, "until": r.until, "body": r.body, "refusal": r.refusal}
             for r in new
         ]
         paused = [
-            {"domain": p.domain, "until": p.until, "failures": p.failures, "refusal": p.reason}
+            {"domain": p.domain, "until": p.until, "in_a_row": p.in_a_row, "refusal": p.reason}
             for p in pauses
         ]
         self._write(pa.Table.from_pylist([*robots, *paused], schema=_NOTES))

@@ -35,13 +35,13 @@ class Pause(msgspec.Struct, frozen=True):
     Attributes:
         domain: the registrable domain.
         until: in seconds since the epoch.
-        failures: requests that failed in a row.
+        in_a_row: how many it had without an answer in between.
         reason: ``rate_limited`` or ``domain_down``.
     """
 
     domain: str
     until: float
-    failures: int
+    in_a_row: int
     reason: Reason
 
 
@@ -55,10 +55,16 @@ class _Domain:
         self.paused_until = 0.0
         self.reason = Reason.RATE_LIMITED
         self.failures = 0
+        self.pauses = 0
+        self.paused_s = 0.0
 
     @property
     def next_at(self) -> float:
         return self.last_at + self.interval_s
+
+    @property
+    def is_paused(self) -> bool:
+        return self.paused_until > _now()
 
     def pause(self, seconds: float, reason: Reason) -> None:
         until = _now() + min(seconds, _LONGEST_PAUSE_S)
@@ -83,7 +89,9 @@ class Pace:
         self._began_at = _now()
         for pause in pauses:
             state = self._state(pause.domain)
-            state.failures = pause.failures
+            state.pauses = pause.in_a_row
+            if pause.reason is Reason.DOMAIN_DOWN:
+                state.failures = fetch.breaker_failures - 1
             state.pause(pause.until - time.time(), pause.reason)
 
     @contextlib.asynccontextmanager
@@ -106,9 +114,17 @@ class Pace:
             raise PausedError(state.reason, pause_s)
         return max(pause_s, state.next_at - _now())
 
-    def sent(self, domain: str) -> None:
-        """Count the interval of a turn from now on."""
-        self._state(domain).last_at = _now()
+    async def connected(self, domain: str, turn_at: float) -> None:
+        """Wait until a request may be sent whose turn began a while ago: connecting took its time.
+
+        Else all that were connecting to a slow server would be sent together.
+        """
+        state = self._state(domain)
+        if turn_at + state.interval_s <= _now():  # others may have had their turns meanwhile
+            state.last_at = max(_now(), state.next_at)
+            await asyncio.sleep(state.last_at - _now())
+        else:
+            state.last_at = max(state.last_at, _now())
 
     def ready_in_s(self, domain: str) -> float:
         """Return in how many seconds a turn can begin; 0 when paused beyond patience."""
@@ -134,31 +150,44 @@ class Pace:
     def pause(self, domain: str, seconds: float | None) -> None:
         """Let nobody ask the domain for so long (``Retry-After``); never shortens a pause.
 
-        Without a number it is one second, and twice as long each time it happens in a row.
+        Without a number it is one second, and twice as long each time it happens in a row. A domain
+        whose pauses in a row are longer together than we wait is not asked any more.
         """
         state = self._state(domain)
-        if state.paused_until <= _now():  # requests under way together count as one
-            state.failures += 1
-        told_s = 2.0 ** min(state.failures - 1, 10) if seconds is None else seconds
+        told_s = 2.0 ** min(state.pauses, 10) if seconds is None else seconds
+        if not state.is_paused:  # of requests under way together one counts
+            state.pauses += 1
+            state.paused_s += told_s
+        if state.paused_s > self._fetch.max_pause_s:
+            told_s = max(told_s, 2 * self._fetch.max_pause_s)
         state.pause(told_s, Reason.RATE_LIMITED)
 
     def failed(self, domain: str) -> None:
-        """Take note of a request that got no answer; after some in a row the breaker opens."""
+        """Take note of a request that got no answer; after some in a row the breaker opens.
+
+        When its pause is over, the next failure opens it again. What fails during a pause was under
+        way before, and says nothing new.
+        """
         state = self._state(domain)
+        if state.is_paused:
+            return
         state.failures += 1
-        beyond = state.failures - self._fetch.breaker_failures
-        if beyond >= 0 and state.paused_until <= _now():
-            state.pause(self._fetch.breaker_pause_s * 2.0 ** min(beyond, 10), Reason.DOMAIN_DOWN)
+        if state.failures >= self._fetch.breaker_failures:
+            state.failures -= 1
+            pause_s = self._fetch.breaker_pause_s * 2.0 ** min(state.pauses, 10)
+            state.pauses += 1
+            state.pause(pause_s, Reason.DOMAIN_DOWN)
 
     def succeeded(self, domain: str) -> None:
         """Take note of an answer: whatever failed before is forgiven."""
-        self._state(domain).failures = 0
+        state = self._state(domain)
+        state.failures, state.pauses, state.paused_s = 0, 0, 0.0
 
     def pauses(self) -> list[Pause]:
         """Return the pauses that are not over."""
         now, clock = _now(), time.time()
         return [
-            Pause(name, clock + state.paused_until - now, state.failures, state.reason)
+            Pause(name, clock + state.paused_until - now, state.pauses, state.reason)
             for name, state in self._domains.items()
             if state.paused_until > now
         ]

@@ -32,6 +32,8 @@ MAX_BYTES = 512_000
 KEPT_S = 24 * 3600.0
 """RFC 9309, section 2.4: not to be used for more than 24 hours."""
 FAILURE_KEPT_S = 600.0
+_NOT_ASKED = {Reason.RATE_LIMITED, Reason.DOMAIN_DOWN}
+"""If final: nothing was sent, because the domain is left alone; it says nothing of the origin."""
 _FILES = 20_000
 _FILES_BYTES = 32 << 20
 """Files kept in memory at once; parsed they take about ten times as much."""
@@ -182,7 +184,10 @@ class Robots:
     async def _rules(self, origin: URL) -> tuple[Rules | Refusal, float]:
         file = self._notes.robots(str(origin))
         if file is None:
-            file = _file(origin, await self._ask(origin / "robots.txt"))
+            answer = await self._ask(origin / "robots.txt")
+            if answer.refusal and answer.refusal.final and answer.refusal.reason in _NOT_ASKED:
+                return answer.refusal, 0.0
+            file = _file(origin, answer)
             self._notes.add(file)
         holds_s = file.until - time.time()
         if file.body is None:

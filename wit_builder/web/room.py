@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
+from collections.abc import AsyncIterator
 
 FREE_BYTES = 256 << 10
 """What a request holds without asking: most pictures, or the first part of others."""
@@ -72,15 +74,20 @@ class Hold:
     async def grow(self, size: int) -> None:
         """Hold so many bytes in all, once there is room."""
         wanted = max(0, size - FREE_BYTES) - self.size
-        if wanted <= 0:
-            return
+        if wanted > 0:
+            async with self.unhurried():
+                await self._room.take(wanted)
+            self.size += wanted
+
+    @contextlib.asynccontextmanager
+    async def unhurried(self) -> AsyncIterator[None]:
+        """Put the deadline off by what is waited for meanwhile, which is no server's fault."""
         due_at = self.limit.when() if self.limit else None
         if self.limit:
             self.limit.reschedule(None)
         loop = asyncio.get_running_loop()
         began_at = loop.time()
-        await self._room.take(wanted)
-        self.size += wanted
+        yield
         waited_s = loop.time() - began_at
         self.waited_s += waited_s
         if self.limit and due_at is not None:
