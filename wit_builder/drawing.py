@@ -120,7 +120,7 @@ class Drawing:
 
         Args:
             ask: takes a round's number and the markers of what it asks for (``select``), and
-                returns the answers, by URL (counts ``alive`` and ``dead``).
+                returns the answers, by URL (with the counts of ``run_answers``).
 
         Raises:
             UnitsFailedError: units failed after their retries.
@@ -327,7 +327,8 @@ class Drawing:
         """Return how many pairs to ask for per pair wanted: by the survival seen so far."""
         if not self.answers:
             return self.balance.over_draw
-        alive, dead = (sum(a.counts[key] for a in self.answers) for key in ("alive", "dead"))
+        kinds = ("answers:alive", "answers:dead")
+        alive, dead = (sum(a.counts[kind] for a in self.answers) for kind in kinds)
         return (alive + dead + 1) / (alive - losers.counts.get("losers", 0) + 1)
 
     # --- pairs that have one picture -----------------------------------------

@@ -67,7 +67,8 @@ class Fetching:
         for hop in range(1, self.recipe.fetch.max_redirects + 1):
             if not total(asked).get(Outcome.MOVED):
                 break
-            asked = self._follow(number, hop, asked)
+            with self.stages.step(f"fetch {number + 1}, moved {hop}"):
+                asked = self._follow(number, hop, asked)
             fetched[_stage(number, hop)] = asked
         if number == 0:
             self._refuse_no_network(fetched)

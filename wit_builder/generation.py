@@ -234,6 +234,8 @@ class Generation:
         def ask(number: int, selected: list[Marker]) -> Exchanged:
             with self.stages.step(f"fetch {number + 1}"):
                 fetched.append(fetching(number, selected))
+            last = number + 1 == self.recipe.balance.rounds
+            with self.stages.step("keep" if last else f"draw {number + 2}"):
                 answers.append(self._answers(number, fetched[-1]))
             return answers[-1]
 

@@ -127,7 +127,7 @@ class Build:
         if until in {"fetch", "pack", "report"}:
             _refuse_hosts(self.recipe.fetch)
             Blocklists.load(self.recipe.block)
-            hook.settings(self.recipe.filters)
+            hook.load(self.recipe.filters)
 
     def _publish_recipe(self) -> None:
         removal.refuse_unfinished(self.run.root)

@@ -84,14 +84,17 @@ class Speed:
         (began, before), (now, done) = self._seen[0], self._seen[-1]
         return (done - before) / (now - began) if now > began else 0.0
 
+    def left_s(self, items: int) -> float | None:
+        """Return how many seconds the others will take at this speed; None if there is none."""
+        per_s = self.per_s
+        return max(0, items - self._seen[-1][1]) / per_s if per_s else None
+
     def words(self, items: int) -> str:
-        """Return how many are done of so many, at what speed, and the time left."""
-        done, per_s = self._seen[-1][1], self.per_s
-        said = f"{done:,} of {items:,}"
-        if per_s:
-            left = str(dt.timedelta(seconds=round(max(0, items - done) / per_s)))
-            said += f", {per_s:,.3g}/s, {left} left"
-        return said
+        """Return the speed and the time left; empty where nothing can be told yet."""
+        left_s = self.left_s(items)
+        if left_s is None:
+            return ""
+        return f"{self.per_s:,.3g}/s, {dt.timedelta(seconds=round(left_s))} left"
 
 
 class JsonLines(Silent):
@@ -112,7 +115,9 @@ class JsonLines(Silent):
         """Say how far it is."""
         self._speed.add(done)
         event = {"event": "progress", "stage": stage, "done": done, "items": items}
-        self._say({**event, "per_s": round(self._speed.per_s, 3), "counts": counts})
+        left_s = self._speed.left_s(items)
+        told = {"per_s": round(self._speed.per_s, 3), "left_s": left_s and round(left_s, 1)}
+        self._say({**event, **told, "counts": counts})
 
     def end(self, stage: str, counts: dict[str, int]) -> None:
         """Say the stage's totals and how long it took."""
@@ -123,11 +128,11 @@ class JsonLines(Silent):
         print(json.dumps(event), file=self._stream, flush=True)
 
 
-_MINUTE_S = 60.0
+_TELL_EVERY_S = 60.0
 
 
 class Lines(Silent):
-    """One line for each step, when all its stages are done, and one a minute of a long one."""
+    """One line for each step, when all its stages are done, and now and then one of a long one."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
@@ -143,11 +148,12 @@ class Lines(Silent):
         self._speed, self._told_at = Speed(), time.monotonic()
 
     def live(self, stage: str, done: int, items: int, counts: dict[str, int]) -> None:
-        """Say how far it is, if a minute has passed."""
+        """Say how far it is, if nothing was said for a while."""
         self._speed.add(done)
-        if time.monotonic() - self._told_at >= _MINUTE_S:
+        if time.monotonic() - self._told_at >= _TELL_EVERY_S:
             self._told_at = time.monotonic()
-            said = f"{self._step:<18} {self._speed.words(items)}: {phrase(counts)}"
+            parts = [f"{done:,} of {items:,}", self._speed.words(items), phrase(counts)]
+            said = f"{self._step:<18} {', '.join(filter(None, parts))}"
             print(said, file=self._stream, flush=True)
 
     def end(self, stage: str, counts: dict[str, int]) -> None:
@@ -175,7 +181,7 @@ class Bars(Silent):
     def __init__(self, console: Console | None = None) -> None:
         self._bars = Progress(
             TextColumn("{task.description:<18}"),
-            BarColumn(),
+            BarColumn(bar_width=12),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TextColumn("{task.fields[note]}", table_column=_NOTE),
@@ -205,7 +211,7 @@ class Bars(Silent):
         """Let it tell of items."""
         self._speed = self._speed or Speed()
         self._speed.add(done)
-        note = f"{self._speed.words(items)}: {phrase(self._counts | counts)}"
+        note = ", ".join(filter(None, [self._speed.words(items), phrase(counts)]))
         self._bars.update(self._task, total=items, completed=done, note=note)
 
     def end(self, stage: str, counts: dict[str, int]) -> None:

@@ -24,6 +24,7 @@ from wit_builder.fetch.queue import DomainQueue
 from wit_builder.fetch.run import run
 from wit_builder.sections import FetchSection
 from wit_builder.tables import Outcome, Reason
+from wit_builder.web.addresses import Resolver
 from wit_builder.web.answer import KIND_OF, Kind
 from wit_builder.web.notes import Notes, RobotsFile
 
@@ -268,11 +269,11 @@ def test_a_name_that_turns_private(
     """A name that is public when it is looked up first and private after is connected to never."""
     looked_up: list[str] = []
 
-    async def lookup(host: str) -> list[str]:
+    async def lookup(_: Resolver, host: str) -> list[str]:
         looked_up.append(host)
         return ["93.184.215.14"] if len(looked_up) == 1 else ["127.0.0.1"]
 
-    monkeypatch.setattr("wit_builder.web.addresses._system_lookup", lookup)
+    monkeypatch.setattr(Resolver, "_ask_system", lookup)
     monkeypatch.setattr("wit_builder.web.addresses.DNS_KEPT_S", 0.0)
     with MockWeb() as web:
         web.pages["/a"] = FINE

@@ -253,13 +253,13 @@ class AnswersJob(msgspec.Struct, frozen=True):
 def run_answers(job: AnswersJob) -> Done:
     """Publish the final answers by URL.
 
-    Counts ``alive`` and ``dead``.
+    Counts ``answers:alive`` and ``answers:dead``.
 
     Raises:
         StorageError: an image table is missing or damaged, or the output cannot be written.
     """
     published: list[Published] = []
-    counts = {"alive": 0, "dead": 0}
+    counts = {"answers:alive": 0, "answers:dead": 0}
     columns = ["uid", "url", "outcome", "sha256", "phash"]
     with exchange.scattering(job.out, ANSWERS, job.buckets, published) as scatterer:
         for url in job.images:
@@ -270,6 +270,6 @@ def run_answers(job: AnswersJob) -> Done:
                 scatterer.add(
                     pa.table(told, schema=ANSWERS), exchange.bucket_of(rows["url"], job.buckets)
                 )
-                counts["alive"] += alive.true_count
-                counts["dead"] += len(rows) - alive.true_count
+                counts["answers:alive"] += alive.true_count
+                counts["answers:dead"] += len(rows) - alive.true_count
     return Done(published, counts)

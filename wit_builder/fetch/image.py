@@ -6,8 +6,8 @@ not encoded again; only its metadata segments are left out. The same body and se
 bytes, with the same versions of Pillow and OpenCV.
 
 Pictures equal img2dataset 1.47's of the same options: the same sizes, and a PSNR of at least 55 dB
-between what decodes from both; for a JPEG that is decoded at reduced size (``_DRAFT``) or is CMYK,
-at least 36 dB, the median at least 40.
+between what decodes from both; for photographs in a JPEG that is decoded at reduced size
+(``_DRAFT``) or is CMYK, at least 36 dB, the median at least 40. Fine writing may fall to 26.
 
 Threads may prepare pictures side by side; of those that take much memory (``_ALONE_BYTES``) a
 process has one at a time, and none that would take more than ``_MAX_BYTES``, so that a worker with

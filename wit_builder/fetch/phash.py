@@ -1,8 +1,10 @@
 """The perceptual hash of a picture: what ``imagehash.phash`` gives, at a quarter of its cost.
 
 imagehash has Pillow make the picture grey and scale it to 32 x 32 by its Lanczos filter, which is
-most of the time. Here one kernel does both. Its arithmetic is Pillow's: grey in 16 bits of
-fraction (ITU-R 601-2), weights in 22 bits, across first, then down, and rounded to 8 bits between.
+most of the time. Here one kernel does both. Its arithmetic is that of Pillow 13: grey in 16 bits of
+fraction (ITU-R 601-2), weights in 22 bits, rounded to 8 bits between across and down. Which of the
+two comes first shows in a few bits: across, unless a picture is about twice as high as wide. An
+older Pillow always goes across first.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ class RunFolder(msgspec.Struct, frozen=True):
         """Do as ``rounds``, for each generation; of ``images``, as filters have judged them."""
         found: list[list[list[str]]] = []
         for name in self.generations:
-            judged = kind == "images" and storage.list_folders(self._folder(name, "judged"))
+            judged = kind == "images" and self._tables(name, "judged", "r0")
             place = "judged" if judged else kind
             found.append([])
             while files := self._tables(name, place, f"r{len(found[-1])}"):

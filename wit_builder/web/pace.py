@@ -154,8 +154,10 @@ class Pace:
         whose pauses in a row are longer together than we wait is not asked any more.
         """
         state = self._state(domain)
+        if seconds is None and state.is_paused:
+            return  # it was under way when the pause began
         told_s = 2.0 ** min(state.pauses, 10) if seconds is None else seconds
-        if not state.is_paused:  # of requests under way together one counts
+        if not state.is_paused:
             state.pauses += 1
             state.paused_s += told_s
         if state.paused_s > self._fetch.max_pause_s:
