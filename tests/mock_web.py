@@ -107,6 +107,11 @@ async def reset_mid_body(writer: asyncio.StreamWriter) -> None:
     writer.transport.abort()
 
 
+async def hangs_up(writer: asyncio.StreamWriter) -> None:
+    """Close the connection without a word."""
+    writer.close()
+
+
 async def no_http_at_all(writer: asyncio.StreamWriter) -> None:
     writer.write(b"SSH-2.0-OpenSSH_9.9\r\n")
 

@@ -26,6 +26,7 @@ from tests.foreign_tar import tar_of
 from tests.mock_web import MockWeb, jpeg, picture_reply
 from wit_builder import cli
 from wit_builder.adopt import build
+from wit_builder.adopt import download as download_of
 from wit_builder.errors import RecipeError, ShardFormatError, UnitsFailedError
 from wit_builder.exchange import scatter
 from wit_builder.fetch import run as fetch
@@ -219,6 +220,43 @@ def test_other_pictures(download, tmp_path, kind):
     }
 
 
+@pytest.mark.parametrize("endings", ["json png txt", "txt json png", "json txt webp", "png txt"])
+def test_pictures_before_and_behind_their_texts(tmp_path, endings):
+    """However the members of a sample stand, each text comes with its own picture."""
+    order = endings.split()
+    tar, colours = [], {f"caption {i}": 40 * i for i in range(6)}
+    for i, (caption, colour) in enumerate(colours.items()):
+        url = f"http://a.test/{i}.png"
+        said = {"url": url, "caption": caption, "width": 1000 + i}
+        made = {"json": json.dumps(said).encode(), "txt": caption.encode()}
+        made |= dict.fromkeys(("png", "webp"), _plain(colour, order))
+        tar += [(f"{i:09d}.{ending}", made[ending]) for ending in order]
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "00000.tar").write_bytes(tar_of(tar))
+    read = list(download_of.read(*download_of.shards(str(tmp_path / "in"))))
+    pairs = [(f.key, f.text, _colour(f.picture)) for f in read if isinstance(f, download_of.Found)]
+    assert pairs == [(f"{i:09d}", text.encode(), c) for i, (text, c) in enumerate(colours.items())]
+    if "json" in order:
+        assert packed(tmp_path / "in", tmp_path / "out")["samples"] == len(colours)
+        found = samples(tmp_path / "out")
+        assert {text: _colour(picture) for text, (picture, _) in found.items()} == colours
+        assert {text: said["url"][-5] for text, (_, said) in found.items()} == {
+            text: text[-1] for text in colours
+        }
+
+
+def _plain(grey: int, order: list[str]) -> bytes:
+    out = io.BytesIO()
+    kind = "png" if "png" in order else "webp"
+    Image.new("RGB", (70, 50), (grey,) * 3).save(out, kind, lossless=True)
+    return out.getvalue()
+
+
+def _colour(picture: bytes) -> int:
+    """Return the grey of a picture, whatever decoding has changed of it."""
+    return round(np.asarray(Image.open(io.BytesIO(picture)))[25, 35].mean() / 40) * 40
+
+
 def _in_format(name: str, data: bytes, kind: str) -> tuple[str, bytes]:
     if not name.endswith(".jpg"):
         return name, data
@@ -299,6 +337,33 @@ def test_a_table_that_disagrees(download, tmp_path):
     assert counts["samples"] == 23
 
 
+@pytest.mark.parametrize("form", ["webdataset", "files"])
+def test_a_lost_shard(download, tmp_path, form):
+    """Pictures whose shard is gone are counted by its table, and so is what failed in it."""
+    if form == "files":
+        (tmp_path / "files").mkdir()
+        for tar in sorted(download.glob("*.tar")):
+            as_files(tar, tmp_path / "files")
+        download = tmp_path / "files"
+        shutil.rmtree(download / "00002")
+    else:
+        (download / "00002.tar").unlink()
+    shutil.copy(download / "00002.parquet", download / "all-of-them.parquet")  # not a shard's
+    states = pq.read_table(download / "00002.parquet")["status"].to_pylist()
+    counts = packed(download, tmp_path / "out")
+    left_out = {name: n for name, n in counts.items() if name.startswith("rejected:")}
+    assert left_out == {
+        "rejected:no_text": 1,
+        "rejected:http_4xx": 1,
+        "rejected:not_an_image": 1,
+        "rejected:opt_out_image": 1,
+        "rejected:picture_missing": states.count("success"),
+    }
+    assert counts["samples"] + sum(left_out.values()) == PICTURES + 4
+    assert counts["shards"] == 2
+    assert verify(str(tmp_path / "out" / "g0" / "shards")).faults == []
+
+
 def test_a_download_that_was_stopped(download, tmp_path):
     """A shard whose table has no end is named, with what to do."""
     (download / "00002.parquet").write_bytes(b"PAR1")
@@ -320,6 +385,25 @@ def test_no_download(tmp_path):
     (tmp_path / "pictures").mkdir()
     with pytest.raises(ShardFormatError, match="nothing here that img2dataset downloaded"):
         packed(tmp_path / "pictures", tmp_path / "out")
+
+
+def test_nothing_there(tmp_path, capsys):
+    """Of a place with nothing in it, it is told that it is neither a recipe nor a download."""
+    place = str(tmp_path / "nowhere")
+    assert cli.status(["pack", place, "--out", str(tmp_path / "out")]) == 1
+    told = capsys.readouterr().err
+    assert "neither a recipe nor a download" in told
+    assert "name a recipe (TOML), or the folder that img2dataset" in told
+
+
+def test_verifying_the_root(tmp_path):
+    """Who names the folder given to ``wit pack`` is told where its shards are."""
+    for generation in ("g10", "g2", "g3x"):
+        (tmp_path / generation / "shards").mkdir(parents=True)
+    (tmp_path / "g11").mkdir()
+    with pytest.raises(ShardFormatError, match=r"no data set") as refused:
+        verify(str(tmp_path))
+    assert refused.value.fix == f"name {tmp_path}/g2/shards or {tmp_path}/g10/shards"
 
 
 def test_the_folder_of_a_build(download, tmp_path):

@@ -26,9 +26,11 @@ from wit_builder.errors import QueryListError, RecipeError, ShardFormatError, Wi
 if TYPE_CHECKING:  # a command imports what it needs when it runs
     from wit_builder.generations import Whole
     from wit_builder.pipeline import Until
+    from wit_builder.removal import Removed
     from wit_builder.units import Run
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+_MISSED_SHOWN = 20
 
 app = App(
     name="wit",
@@ -108,12 +110,13 @@ class Listed:
 
     Attributes:
         url: Of a picture.
-        host: All pictures that it serves, and all hosts below it.
+        host: All pictures that it serves, and all hosts below it. Of a data set without its run
+            only those whose first URL is there: redirects are known to the run alone.
         uid: Of a pair, 32 hex digits.
         sha256: Of pictures as downloaded.
         md5: Of pictures as downloaded.
         phash: Of pictures: 16 hex digits, as in the images table.
-        list: A file of such, a line each, e.g. "host example.org"; "#" begins a comment.
+        list: A file of such, a line each, e.g. "host example.org  # why"; "#" begins a comment.
     """
 
     url: Annotated[tuple[str, ...], Parameter(negative="")] = ()
@@ -340,11 +343,18 @@ def pack(
     Stages before it that are not done yet are done first. Of a download nothing is asked for again:
     all its pairs are packed, into ROOT/g0/shards.
     """
+    from wit_builder import storage
     from wit_builder.adopt import download
 
     if download.is_folder(recipe):
         _adopt(recipe, out, how)
         return
+    if not storage.exists(recipe):
+        raise RecipeError(
+            "there is neither a recipe nor a download here",
+            where=storage.redact(recipe),
+            fix="name a recipe (TOML), or the folder that img2dataset downloaded to",
+        )
     _build(recipe, out, how, "pack", "pack" if full else "")
     print(f"to report on what is packed now: wit report {out}", file=sys.stderr)
 
@@ -453,14 +463,32 @@ def remove(
     from wit_builder import removal
     from wit_builder.removal import wanted
 
-    entries = [wanted.entry(by, value) for by in wanted.BY for value in getattr(what, by)]
-    entries += (found for place in what.list for found in wanted.read_list(place))
+    asked = [wanted.asked(by, value) for by in wanted.BY for value in getattr(what, by)]
+    asked += (found for listed in what.list for found in wanted.read_list(listed))
+    entries = (found.entry for found in asked)
     done = removal.remove(place, entries, dry_run=dry_run, say=_say_unless(quiet=as_json))
+    missed = set(done.unmatched)
+    unmatched = [found.said for found in asked if found.entry in missed]
     if as_json:
-        print(msgspec.json.encode(done._asdict()).decode())
-        return
-    would = "would be " if dry_run else ""
+        print(msgspec.json.encode(done._asdict() | {"unmatched": unmatched}).decode())
+    else:
+        _print_removed(done, unmatched, "would be " if dry_run else "")
+
+
+def _print_removed(done: Removed, unmatched: list[str], would: str) -> None:
     print(f"pairs {would}removed: {done.pairs:,}; samples {would}zeroed: {done.samples:,}")
+    if done.is_finishing:
+        print(f"an earlier removal {would or 'was '}finished")
+    if done.earlier:
+        print(f"further pairs {would}removed, of what was listed before: {done.earlier:,}")
+    if unmatched:
+        print(f"not there, or not any more: {len(unmatched):,} of what was asked for")
+    for said in unmatched[:_MISSED_SHOWN]:
+        print(f"  {said}")
+    if len(unmatched) > _MISSED_SHOWN:
+        print(f"  and {len(unmatched) - _MISSED_SHOWN:,} more; --json names all")
+    for note in done.notes:
+        print(f"note: {note}", file=sys.stderr)
 
 
 def _say_unless(*, quiet: bool) -> Callable[[str], object]:

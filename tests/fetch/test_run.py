@@ -254,3 +254,21 @@ def test_running_out_of_sockets_is_no_rejection(web, job_of, monkeypatch):
     with pytest.raises(StorageError, match=r"fetch\.concurrency.*ulimit"):
         run(job)
     assert not Path(job.out).exists()
+
+
+def test_what_is_ordinary_is_no_flood(web, job_of):
+    """Neither a domain's budget nor redirects to other domains stop a unit."""
+    urls = [f"http://h.test/{i}.jpg" for i in range(30)]
+    web.pages |= {f"/{i}.jpg": mock_web.redirect("http://elsewhere.test/") for i in range(30)}
+    counts = run(job_of(urls, flood_min=5, max_per_domain_per_round=20)).counts
+    assert counts == {"deferred": 10, "domain_budget": 10, "moved": 20}
+
+
+def test_a_retry_keeps_its_pause(web, job_of):
+    """A URL that is asked again waits its own time, though other turns of its domain are free."""
+    web.pages["/a.jpg"] = (500, {}, b"")
+    run(job_of(["http://h.test/a.jpg"], retries=2))
+    times = [at for at, (_, path) in zip(web.at, web.log, strict=True) if path == "/a.jpg"]
+    assert len(times) == 3
+    assert times[1] - times[0] > 0.2
+    assert times[2] - times[1] > 0.45

@@ -45,3 +45,11 @@ def test_ends_early():
     refused = decompress(gzip.compress(b"x" * 1000)[:-10], "gzip", 10_000)
     assert isinstance(refused, Refusal)
     assert refused.reason is Reason.BODY_INCOMPLETE
+
+
+def test_a_gzip_of_very_many_members():
+    """A body of a million empty members is given up soon, for each costs a copy of the rest."""
+    found = decompress(gzip.compress(b"") * 100_000, "gzip", 1 << 20)
+    assert isinstance(found, Refusal)
+    assert "more than 64 members" in found.detail
+    assert decompress(gzip.compress(b"ab") * 60, "gzip", 1 << 20) == b"ab" * 60

@@ -405,3 +405,39 @@ def test_connections_are_kept(web):
     asyncio.run(go())
     assert len(web.asked()) == 5
     assert web.connections == 1
+
+
+def test_a_kept_connection_that_closes_is_asked_once(web, ask):
+    """A server that closes a kept connection instead of answering is not asked again unasked."""
+    web.pages["/a"] = mock_web.hangs_up
+    answer = ask("http://a.test/a", retries=0)
+    assert reason(answer) is Reason.CONNECT_FAILED
+    assert web.asked() == [("a.test", "/a")]
+
+
+def test_without_contact_no_address_either(ask):
+    """A client without a contact asks no public address, written as such."""
+    answer = ask("http://1.2.3.4/a.jpg")
+    assert reason(answer) is Reason.PRIVATE_ADDRESS
+    assert "contact" in answer.refusal.detail
+
+
+@pytest.mark.parametrize(
+    "target", ["ftp://user:secret@b.test/x", "http://user:secret@ex\u2100.com/"]
+)
+def test_no_password_of_what_cannot_be_asked(web, ask, target):
+    """Nor do those of a URL that cannot be asked for at all."""
+    web.pages["/a"] = (302, {"Location": target}, b"")
+    assert "secret" not in repr(ask("http://a.test/a"))
+
+
+def test_the_status_of_a_refusal_before_a_pause(web):
+    """A pair that is deferred because of a long pause keeps the status that asked for it."""
+    web.pages["/a"] = (429, {"Retry-After": "3600"}, b"")
+
+    async def go() -> Answer:
+        async with Client(FetchSection(retries=2), loopback=web.loopback) as client:
+            return await client.get("http://a.test/a", kind="image")
+
+    answer = asyncio.run(go())
+    assert (reason(answer), answer.status) == (Reason.RATE_LIMITED, 429)

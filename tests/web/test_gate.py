@@ -38,6 +38,8 @@ def refused(url: str) -> Reason | None:
         ("http://0177.0.0.1/", Reason.BAD_URL),
         ("http://a.test:99999/", Reason.BAD_URL),
         ("http://[::1/", Reason.BAD_URL),
+        ("http://8.8.8.8%.evil.example/", Reason.BAD_URL),
+        ("http://[2606:4700::1%251]/", Reason.BAD_URL),
         ("http:///x", Reason.BAD_URL),
     ],
 )

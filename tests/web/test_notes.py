@@ -59,3 +59,17 @@ def test_a_damaged_table_is_named(tmp_path):
     (tmp_path / "000000.parquet").write_bytes(b"PAR1, cut")
     with pytest.raises(StorageError, match=r"000000\.parquet"):
         Notes(str(tmp_path))
+
+
+def test_what_is_remembered_is_bounded(tmp_path, monkeypatch):
+    """A large file is not remembered; of too many the newest are."""
+    monkeypatch.setattr("wit_builder.web.notes._MOST_BYTES", 30_000)
+    for number in range(6):
+        notes = Notes(str(tmp_path))
+        notes.add(RobotsFile(f"http://{number}.test", SOON, b"x" * 10_000))
+        notes.add(RobotsFile(f"http://large{number}.test", SOON, b"x" * 70_000))
+        notes.publish([])
+    last = Notes(str(tmp_path))
+    found = [n for n in range(6) if last.robots(f"http://{n}.test")]
+    assert found == [4, 5]
+    assert not last.robots("http://large5.test")

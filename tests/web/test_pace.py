@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -173,3 +174,53 @@ def test_concurrency():
 
     asyncio.run(go())
     assert most == [3]
+
+
+def test_failures_under_way_open_the_breaker_once(monkeypatch):
+    """However many requests were under way when it opened, the next pause is twice as long."""
+    clock = Clock(monkeypatch)
+    pace = Pace(fetch(breaker_failures=2, breaker_pause_s=10.0, max_pause_s=500.0))
+
+    async def go() -> list[float]:
+        found = []
+        for _ in range(3):
+            for _ in range(8):
+                pace.failed("a.test")
+            found += await starts(pace, clock, "a.test", 1)
+        return found
+
+    assert asyncio.run(go()) == [10.0, 20.0, 40.0]
+
+
+def test_a_domain_that_always_wants_a_short_pause(monkeypatch):
+    """A domain whose short pauses in a row add up to more than we wait is left for later."""
+    clock = Clock(monkeypatch)
+    pace = Pace(fetch(max_pause_s=10.0))
+
+    async def go() -> None:
+        for _ in range(10):
+            pace.pause("a.test", 1.0)
+            assert await starts(pace, clock, "a.test", 1) == [1.0]
+        pace.pause("a.test", 1.0)
+        with pytest.raises(PausedError):
+            await starts(pace, clock, "a.test", 1)
+
+    asyncio.run(go())
+
+
+def test_slow_connections_do_not_leave_together(monkeypatch):
+    """Requests that were all connecting for long are sent an interval apart."""
+    clock = Clock(monkeypatch)
+    pace = Pace(fetch(per_domain_interval_s=1.0))
+
+    async def go() -> list[float]:
+        turns = await starts(pace, clock, "a.test", 3)
+        began = clock.now - turns[-1]
+        clock.now += 10.0
+        sent = []
+        for turn in turns:
+            await pace.connected("a.test", began + turn)
+            sent.append(clock.now)
+        return [later - earlier for earlier, later in pairwise(sent)]
+
+    assert asyncio.run(go()) == [1.0, 1.0]

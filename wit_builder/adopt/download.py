@@ -2,13 +2,15 @@
 
 A shard is ``NNNNN.tar`` (``webdataset``), a folder ``NNNNN`` (``files``), or has its pictures in
 ``NNNNN.parquet`` (``parquet``). ``NNNNN.parquet`` has a row for every URL, downloaded or not; a
-tar may come without it, as published data sets often do. The parts of our own fetch are tars of
+tar may come without it, as published data sets often do. It may come without its tar, which was
+lost: its rows count, its pictures are missing. The parts of our own fetch are tars of
 this kind, too.
 """
 
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -26,7 +28,12 @@ from wit_builder.tables import Reason
 
 PICTURES = ("jpg", "jpeg", "png", "webp")
 """Endings of pictures, as ``encode_format`` names them."""
+MISSING = "missing"
+"""The kind of a shard that has a table alone, in a download whose pictures are not in tables."""
+
 _SMALL = ("txt", "json")
+_NUMBERED = re.compile(r"[0-9]+(-[0-9]+)?")
+"""How img2dataset names shards, and how we do; other tables that lie beside them are not theirs."""
 _COLUMNS = ["url", "key", "status", "error_message"]
 _OUR_COLUMNS = ["url", "key", "reason", "detail"]
 _ROWS_AT_ONCE = 256
@@ -37,8 +44,8 @@ class Shard(msgspec.Struct, frozen=True):
 
     Attributes:
         name: without ending.
-        kind: how it has its pictures, as ``output_format`` names it.
-        place: of the tar, the folder, or the table with the pictures.
+        kind: how it has its pictures, as ``output_format`` names it; or ``MISSING``.
+        place: of the tar, the folder, or the table with the pictures; empty if they are missing.
         table: place of the table of its rows; empty if there is none.
     """
 
@@ -89,11 +96,10 @@ def shards(folder: str) -> list[Shard]:
     tables = {n.removesuffix(".parquet"): u for n, u in files.items() if n.endswith(".parquet")}
     tars = {n.removesuffix(".tar"): u for n, u in files.items() if n.endswith(".tar")}
     if tars:
-        return [Shard(n, "webdataset", u, tables.get(n, "")) for n, u in tars.items()]
+        return _beside("webdataset", tars, tables)
     folders = set(storage.list_folders(folder)) & set(tables)
     if folders:
-        places = {name: storage.join(folder, name) for name in sorted(folders)}
-        return [Shard(n, "files", place, tables[n]) for n, place in places.items()]
+        return _beside("files", {name: storage.join(folder, name) for name in folders}, tables)
     with_pictures = [n for n, url in tables.items() if _picture_column(url)]
     if with_pictures:
         return [Shard(n, "parquet", tables[n], tables[n]) for n in with_pictures]
@@ -102,6 +108,15 @@ def shards(folder: str) -> list[Shard]:
         where=storage.redact(folder),
         fix="name its output folder; of its formats, webdataset, files and parquet can be packed",
     )
+
+
+def _beside(kind: str, places: dict[str, str], tables: dict[str, str]) -> list[Shard]:
+    """Return shards whose pictures are not in their tables, and those of which a table is left."""
+    lost = {name for name in tables if _NUMBERED.fullmatch(name)} - set(places)
+    return [
+        Shard(n, MISSING if n in lost else kind, places.get(n, ""), tables.get(n, ""))
+        for n in sorted(lost.union(places))
+    ]
 
 
 def _picture_column(table: str) -> str:
@@ -161,11 +176,15 @@ def _of_theirs(row: dict[str, Any]) -> Listed:
 def count(shard: Shard) -> int:
     """Return how many samples a shard should have: as its table says, or else its tar's headers.
 
+    Of a shard whose pictures are missing that is none.
+
     Raises:
         ShardFormatError: its table cannot be read.
         StorageError: its tar cannot be read.
     """
     listed = rows(shard)
+    if shard.kind == MISSING:
+        return 0
     if listed is not None:
         return sum(row.reason is None for row in listed)
     with storage.translated(shard.place, "read"), storage.open_read(shard.place) as stream:
@@ -179,6 +198,8 @@ def read(shard: Shard) -> Iterator[Found | Fault]:
     Raises:
         StorageError: it cannot be read.
     """
+    if shard.kind == MISSING:
+        return iter(())
     if shard.kind == "webdataset":
         return _of_tar(shard)
     return _of_folder(shard) if shard.kind == "files" else _of_table(shard)

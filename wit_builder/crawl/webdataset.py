@@ -153,6 +153,8 @@ def samples(
 ) -> Iterator[Sample | Fault]:
     """Yield the samples of a shard, and what is wrong with it, in order.
 
+    A sample comes when the header behind it has been read. The stream may be moved between two.
+
     Args:
         stream: the tar.
         size: its size in bytes.
@@ -181,6 +183,7 @@ def samples(
             if found.size > _MAX_SMALL_BYTES:
                 yield Fault(f"{key}.{ending} has {found.size} bytes", found.offset)
             else:
+                stream.seek(found.offset)  # who took the sample before may have read its picture
                 data = stream.read(found.size)
                 if len(data) == found.size:
                     sample.small[ending] = data

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from wit_builder import leftovers, lock, storage, units
 from wit_builder.errors import RecipeError, StorageError
 from wit_builder.removal import blanking, finding, visits, wanted
-from wit_builder.removal.finding import Mask, Names
+from wit_builder.removal.finding import Found, Mask, Names
 from wit_builder.removal.wanted import FILE, Entry
 from wit_builder.shards import layout
 from wit_builder.shards import removal as shards
@@ -39,12 +39,20 @@ class Removed(NamedTuple):
     """What a removal took out, or would.
 
     Attributes:
-        pairs: that the run has, or had, of those that are listed; of a data set, its samples.
-        samples: of the shards that hold bytes no more.
+        pairs: that the entries of this call name and that were still there; of a data set, samples.
+        samples: of the shards that hold bytes no more, whoever named them.
+        earlier: further pairs that were still there, though the run's list had named them before.
+        is_finishing: whether an earlier removal had been cut short, and is finished by this one.
+        unmatched: those entries of this call that name no pair that was still there.
+        notes: what was not looked for, in words.
     """
 
     pairs: int
     samples: int
+    earlier: int = 0
+    is_finishing: bool = False
+    unmatched: tuple[Entry, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def remove(
@@ -97,21 +105,58 @@ def refuse_unfinished(root: str) -> None:
 # --- a run ------------------------------------------------------------------
 
 
-def _counted_in_run(root: str, asked: list[Entry]) -> Removed:
-    uids = finding.in_run(root, Names.of(wanted.joined(wanted.read(root), asked)))
-    finished = [f for f in _data_sets(root) if storage.exists(storage.join(f, layout.DATASET))]
-    return Removed(len(uids), sum(shards.count(folder, uids) for folder in finished))
-
-
-def _remove_from_run(root: str, asked: list[Entry], say: Say) -> Removed:
-    """Remove from a run; the list gets the uids of what is found, before anything is blanked.
+class _Told(NamedTuple):
+    """What a run has of the pairs that this call names, and of those listed before; until blanked.
 
     For afterwards a pair is known by its uid alone.
     """
-    listed = wanted.add(root, asked)
+
+    named: Found
+    before: pa.Array
+    is_unfinished: bool
+
+    @staticmethod
+    def by(root: str, asked: list[Entry]) -> _Told:
+        """Look for them, before the list has what is asked for."""
+        named = finding.in_run(root, Names.of(wanted.joined(wanted.NOTHING, asked)))
+        before, listed = finding.NONE, wanted.read(root)
+        if len(listed):
+            found = finding.in_run(root, Names.of(listed)).uids
+            before = found.filter(pc.invert(pc.is_in(found, value_set=named.uids)))
+        return _Told(named, before, wanted.is_unfinished(root))
+
+    @property
+    def uids(self) -> pa.Array:
+        return pa.concat_arrays([self.named.uids, self.before])
+
+    def removed(self, asked: list[Entry], samples: int) -> Removed:
+        return Removed(
+            len(self.named.uids),
+            samples,
+            earlier=len(self.before),
+            is_finishing=self.is_unfinished,
+            unmatched=_unmatched(asked, self.named.entries),
+        )
+
+
+def _unmatched(asked: list[Entry], matched: set[Entry]) -> tuple[Entry, ...]:
+    return tuple(entry for entry in dict.fromkeys(asked) if entry not in matched)
+
+
+def _counted_in_run(root: str, asked: list[Entry]) -> Removed:
+    told = _Told.by(root, asked)
+    listed = Names.of(wanted.joined(wanted.read(root), asked)).uids
+    uids = pa.concat_arrays([listed, told.uids]).unique()
+    finished = [f for f in _data_sets(root) if storage.exists(storage.join(f, layout.DATASET))]
+    return told.removed(asked, sum(shards.count(folder, uids) for folder in finished))
+
+
+def _remove_from_run(root: str, asked: list[Entry], say: Say) -> Removed:
+    """Remove from a run; the list gets the uids of what is found, before anything is blanked."""
     say("looking for what is listed")
-    uids = finding.in_run(root, Names.of(listed))
-    names = Names.of(wanted.add(root, [Entry("uid", uid.hex()) for uid in uids.to_pylist()]))
+    told = _Told.by(root, asked)
+    wanted.add(root, asked)  # and is not finished from here on
+    names = Names.of(wanted.add(root, [Entry("uid", u.hex()) for u in told.uids.to_pylist()]))
     samples = 0
     for folder in _data_sets(root):
         if not storage.exists(storage.join(folder, layout.DATASET)):
@@ -127,7 +172,7 @@ def _remove_from_run(root: str, asked: list[Entry], say: Say) -> Removed:
         step()
     Run(root).forget("report", "report", "all")  # its figures are of what was there
     wanted.finish(root)
-    return Removed(len(uids), samples)
+    return told.removed(asked, samples)
 
 
 def _data_sets(root: str) -> list[str]:
@@ -154,30 +199,53 @@ def _may_change(folder: str) -> list[str]:
 
 
 def _counted_in_data_set(root: str, asked: list[Entry]) -> Removed:
-    found = shards.count(root, _found_in_data_set(root, asked))
-    return Removed(found, found)
+    found = _found_in_data_set(root, asked)
+    return _removed_from_data_set(asked, found, shards.count(root, found.uids))
 
 
 def _remove_from_data_set(root: str, asked: list[Entry], say: Say) -> Removed:
+    info = read_info(root)
     shards.remove(root, finding.NONE)  # what was cut short: before, it cannot be looked through
+    is_finishing = read_info(root) != info
     say("looking for what is listed")
-    uids = _found_in_data_set(root, asked)
+    found = _found_in_data_set(root, asked)
     say("zeroing samples")
-    found = shards.remove(root, uids).samples
-    return Removed(found, found)
+    samples = shards.remove(root, found.uids).samples
+    return _removed_from_data_set(asked, found, samples)._replace(is_finishing=is_finishing)
 
 
-def _found_in_data_set(root: str, asked: list[Entry]) -> pa.Array:
+def _removed_from_data_set(asked: list[Entry], found: Found, samples: int) -> Removed:
+    unmatched = _unmatched(asked, found.entries)
+    return Removed(samples, samples, unmatched=unmatched, notes=_notes(asked))
+
+
+def _notes(asked: list[Entry]) -> tuple[str, ...]:
+    hosts = sorted({entry.value for entry in asked if entry.by == "host"})
+    if not hosts and not any(entry.by == "url" for entry in asked):
+        return ()
+    whither = "a URL" if not hosts else hosts[0] if len(hosts) == 1 else "these hosts"
+    return (
+        "samples tell only the URL that was asked for first: pictures that were redirected to "
+        f"{whither} are not found; remove them in the run",
+    )
+
+
+def _found_in_data_set(root: str, asked: list[Entry]) -> Found:
     names = Names.of(wanted.joined(wanted.NOTHING, asked))
+    uids = shards.present(root, names.uids)
+    entries = {Entry("uid", uid.hex()) for uid in uids.to_pylist()}
     if names.are_uids_only:
-        return names.uids
+        return Found(uids, entries)
 
     def is_named(samples: list[Metadata]) -> Mask:
         urls, digests = ([getattr(m, name) for m in samples] for name in ("url", "sha256"))
         columns = [pa.array(urls, pa.string()), pa.array(digests, pa.string())]
-        return names.mask(pa.table(columns, ["url", "sha256"]))
+        table = pa.table(columns, ["url", "sha256"])
+        mask = names.mask(table)
+        entries.update(names.entries(table.filter(pa.array(mask))))
+        return mask
 
-    return pa.concat_arrays([names.uids, shards.find(root, is_named)]).unique()
+    return Found(pa.concat_arrays([uids, shards.find(root, is_named)]).unique(), entries)
 
 
 def _refuse_shards_of_a_run(folder: str) -> None:

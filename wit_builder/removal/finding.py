@@ -10,6 +10,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,7 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 
 from wit_builder import storage
+from wit_builder.removal.wanted import Entry
 
 Mask = npt.NDArray[np.bool_]
 
@@ -80,6 +82,24 @@ class Names:
             found |= self._in_column(name, table[name])
         return found
 
+    def entries(self, table: pa.Table | pa.RecordBatch) -> set[Entry]:
+        """Return what names any of the rows, all of which are named."""
+        found = set[Entry]()
+        for name in (name for name in self.columns if name in table.column_names):
+            column = table[name]
+            if name == "uid":
+                told = column.filter(_is_in(column, self.uids)).unique()
+                found |= {Entry(name, uid.hex()) for uid in told.to_pylist()}
+            elif name in self.digests:
+                told = column.filter(_is_in(column, self.digests[name])).unique()
+                found |= {Entry(name, digest) for digest in told.to_pylist()}
+            else:
+                urls = {_sha256(url) for url in column.to_pylist() if url} if self.urls else set()
+                found |= {Entry("url", url.hex()) for url in urls & self.urls}
+                hosts = _hosts(column).unique().to_pylist() if self.hosts else []
+                found |= {Entry("host", h) for host in hosts if host for h in self._above(host)}
+        return found
+
     def _in_column(self, name: str, column: pa.Array | pa.ChunkedArray) -> Mask:
         if name == "uid":
             return _is_in(column, self.uids)
@@ -97,14 +117,26 @@ class Names:
     def _is_of_hosts(self, column: pa.Array | pa.ChunkedArray) -> Mask:
         if not self.hosts:
             return np.zeros(len(column), np.bool_)
-        hosts = pc.replace_substring_regex(column, pattern=_HOST, replacement=r"\1\2")
+        hosts = _hosts(column)
         distinct = hosts.unique()
-        named = [host for host in distinct.to_pylist() if host and self._names(host)]
+        named = [host for host in distinct.to_pylist() if host and self._above(host)]
         return _is_in(hosts, pa.array(named, pa.string()))
 
-    def _names(self, host: str) -> bool:
+    def _above(self, host: str) -> frozenset[str]:
+        """Return the listed hosts that a host is, or is below."""
         labels = host.rstrip(".").split(".")
-        return any(".".join(labels[first:]) in self.hosts for first in range(len(labels)))
+        return self.hosts.intersection(".".join(labels[at:]) for at in range(len(labels)))
+
+
+class Found(NamedTuple):
+    """The pairs that a list names and that are there still, and the entries that name them."""
+
+    uids: pa.Array
+    entries: set[Entry]
+
+
+def _hosts(urls: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    return pc.replace_substring_regex(urls, pattern=_HOST, replacement=r"\1\2")
 
 
 def _sha256(url: str) -> bytes:
@@ -116,20 +148,26 @@ def _is_in(column: pa.Array | pa.ChunkedArray, values: pa.Array) -> Mask:
     return np.asarray(found.to_numpy() if isinstance(found, pa.ChunkedArray) else found, np.bool_)
 
 
-def in_run(root: str, names: Names) -> pa.Array:
-    """Return the uids of all pairs of a run that are named, unique, those named by uid first.
+def in_run(root: str, names: Names) -> Found:
+    """Return which pairs of a run are named; not those that were removed, whose rows are blank.
 
     Memory is a batch of rows, and the uids.
 
     Raises:
         StorageError: a table cannot be read.
     """
-    found = [names.uids]
-    if not names.are_uids_only:
-        for url in files(root, ("candidates", "images")):
-            rows = batches(url, names.columns)
-            found += (batch["uid"].filter(pa.array(names.mask(batch))) for batch in rows)
-    return pa.concat_arrays(found).unique()
+    uids, entries = [NONE], set[Entry]()
+    for url in files(root, ("candidates", "images")):
+        for batch in batches(url, [*names.columns, "url"]):
+            named = batch.filter(pa.array(names.mask(batch) & _tells(batch["url"])))
+            if named.num_rows:
+                uids.append(named["uid"])
+                entries |= names.entries(named)
+    return Found(pa.concat_arrays(uids).unique(), entries)
+
+
+def _tells(urls: pa.Array) -> Mask:
+    return np.asarray(pc.not_equal(pc.fill_null(urls, ""), "").to_numpy(False), np.bool_)
 
 
 def files(root: str, folders: Iterable[str] = ()) -> Iterator[str]:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from wit_builder import storage
-from wit_builder.errors import RecipeError
+from wit_builder.errors import GoneError, RecipeError
 from wit_builder.tables import REMOVED
 from wit_builder.web.listings import digest_of, host_of
 from wit_builder.web.urls import BadUrlError, normalise
@@ -26,6 +26,8 @@ _DONE = {b"wit_builder.removed": b"all"}
 _HEX_DIGITS = {"uid": 32, "md5": 32, "sha256": 64, "phash": 16}
 BY = (*_HEX_DIGITS, "url", "host")
 _NAMELESS = "wds:"
+_COMMENT = re.compile(r"(?:^|\s)\s*#.*")
+_SHOWN = 100
 
 
 class Entry(NamedTuple):
@@ -33,6 +35,13 @@ class Entry(NamedTuple):
 
     by: str
     value: str
+
+
+class Asked(NamedTuple):
+    """An entry, and how it was asked for, in the words of who did: option or line, and value."""
+
+    entry: Entry
+    said: str
 
 
 def entry(by: str, value: str) -> Entry:
@@ -74,22 +83,43 @@ def _wrong(by: str, text: str, wants: str) -> RecipeError:
     return RecipeError(f"not {wants}: {shown!r}", where=f"--{by}", fix="nothing was removed")
 
 
-def read_list(place: str) -> Iterator[Entry]:
-    """Yield the entries of a text file, a line each: ``host example.org``; ``#`` begins a comment.
+def asked(by: str, value: str) -> Asked:
+    """Return what an option asks for.
+
+    Raises:
+        RecipeError: ``by`` or ``value`` is not one.
+    """
+    return Asked(entry(by, value), f"--{by} {_short(value)}")
+
+
+def _short(value: str) -> str:
+    shown = value[:_SHOWN]
+    return (shown if shown.isprintable() else ascii(shown)) + "..." * (len(value) > _SHOWN)
+
+
+def read_list(place: str) -> Iterator[Asked]:
+    """Yield the entries of a text file, a line each: ``host example.org``.
+
+    ``#`` at a line's start or after white space begins a comment.
 
     Raises:
         RecipeError: a line is not an entry.
         StorageError: the file cannot be read.
     """
-    data = storage.read_bytes(place).decode("utf-8-sig", errors="replace")
+    shown = storage.redact(place)
+    try:
+        data = storage.read_bytes(place).decode("utf-8-sig", errors="replace")
+    except GoneError as error:
+        raise GoneError(error.what, where=shown, fix="correct the path given as --list") from error
     for number, line in enumerate(data.splitlines(), start=1):
-        by, _, value = line.strip().partition(" ")
-        if by and not by.startswith("#"):
+        if told := _COMMENT.sub("", line).split(maxsplit=1):
+            by, value = told[0], "".join(told[1:])
             try:
-                yield entry(by, value)
+                found = entry(by, value)
             except RecipeError as error:
-                where = f"{storage.redact(place)} line {number}"
+                where = f"{shown} line {number}"
                 raise RecipeError(error.what, where=where, fix=error.fix) from error
+            yield Asked(found, f"{shown} line {number}: {by} {_short(value.strip())}")
 
 
 def joined(listed: pa.Table, entries: Iterable[Entry]) -> pa.Table:

@@ -53,7 +53,8 @@ def walk(stream: Stream, size: int) -> Iterator[Member | Fault]:
 
     After a fault it goes on at the next 512-byte block that is a sound header. Concatenated tars
     are read to the last, with a fault where one ends. At each member the stream stands at its first
-    byte; the caller may read from there. No place is returned to, but for finding a header again.
+    byte; the caller may read from there, or elsewhere. No place is returned to, but for finding a
+    header again.
 
     Args:
         stream: the tar.

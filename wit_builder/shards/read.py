@@ -6,6 +6,7 @@ Light to import (no webdataset, no torch), because the trainer's loader processe
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,8 @@ from wit_builder.shards import layout, tar
 from wit_builder.shards.layout import DatasetInfo
 from wit_builder.shards.manifest import base_digest, manifest_digest, read_record
 from wit_builder.tables import BLOCKS, MANIFEST
+
+_GENERATION = re.compile(r"g[0-9]+")
 
 
 class Sample(msgspec.Struct, frozen=True):
@@ -191,7 +194,15 @@ def _missing(folder: str) -> ShardFormatError:
             folder,
             "finish the build; read shards of others with webdataset",
         )
-    return _error("no data set of shards here", folder, "name the folder with dataset.json")
+    fix = f"name {' or '.join(map(storage.redact, below))}" if (below := _below(folder)) else ""
+    return _error("no data set of shards here", folder, fix or "name the folder with dataset.json")
+
+
+def _below(run: str) -> list[str]:
+    """Return the folders of shards in that of a run, by generation."""
+    generations = [name for name in storage.list_folders(run) if _GENERATION.fullmatch(name)]
+    folders = [storage.join(run, name) for name in sorted(generations, key=lambda g: int(g[1:]))]
+    return [storage.join(f, "shards") for f in folders if "shards" in storage.list_folders(f)]
 
 
 def _read_table(url: str, schema: pa.Schema) -> pa.Table:

@@ -80,6 +80,22 @@ def count(folder: str, uids: pa.Array) -> int:
     return sum(int(np.count_nonzero(_wanted(folder, name, uids))) for name in names)
 
 
+def present(folder: str, uids: pa.Array) -> pa.Array:
+    """Return which of some pairs have samples that are not removed.
+
+    Raises:
+        ShardFormatError: there is no data set.
+        StorageError: something cannot be read.
+    """
+    found = [uids[:0]]
+    for shard in range(read_info(folder).shards if len(uids) else 0):
+        name = layout.tar_name(shard)
+        table = storage.read_parquet(storage.join(folder, layout.samples_name(name)), ["uid"])
+        wanted = pa.array(_wanted(folder, name, uids))
+        found += table["uid"].filter(wanted).chunks
+    return pa.concat_arrays(found).unique()
+
+
 def _wanted(folder: str, shard: str, uids: pa.Array) -> Mask:
     """Return which samples of a shard are to go and have not gone."""
     table = storage.read_parquet(

@@ -19,7 +19,7 @@ import numpy as np
 import xxhash
 
 from wit_builder import storage
-from wit_builder.errors import RecipeError, StorageError, WitError
+from wit_builder.errors import GoneError, RecipeError, StorageError, WitError
 from wit_builder.sections import BlockSection
 from wit_builder.tables import Reason
 from wit_builder.web.addresses import is_literal
@@ -132,10 +132,22 @@ def files_of(section: BlockSection, kind: str | None = None) -> list[str]:
     """Return the places of a section's files, or of those of one kind, in its order.
 
     Raises:
-        StorageError: a pattern matches no file.
+        StorageError: a file is not there, or a pattern matches none; names the key.
     """
-    patterns = [p for k in ([kind] if kind else _FILES) for p in getattr(section, k)]
-    return [url for pattern in patterns for url in storage.glob(pattern)]
+    kinds = [kind] if kind else _FILES
+    return [url for k in kinds for pattern in getattr(section, k) for url in _found(k, pattern)]
+
+
+def _found(kind: str, pattern: str) -> list[str]:
+    try:
+        found = storage.glob(pattern)
+    except StorageError as error:
+        where = f"block.{kind}, {error.where}"
+        raise StorageError(error.what, where=where, fix=error.fix) from error
+    if found == [pattern] and not storage.exists(pattern):
+        fix = f"correct block.{kind} of the recipe"
+        raise GoneError("no such block-list", where=storage.redact(pattern), fix=fix)
+    return found
 
 
 def removed(url: str) -> Listed:
