@@ -22,6 +22,7 @@ from tests.test_generations import lists_of_pictures, with_lists
 from wit_builder import cli, exchange, pipeline, removal, storage, units
 from wit_builder import recipe as recipes
 from wit_builder.errors import RecipeError, ShardFormatError, StorageError
+from wit_builder.removal import Removed
 from wit_builder.removal.wanted import Entry, entry
 from wit_builder.shards import tar
 from wit_builder.shards.read import Dataset
@@ -109,7 +110,7 @@ def test_nothing_tells_of_a_removed_pair_any_more(run: Path) -> None:
     slots = Dataset.open(str(run / "g0/shards")).info
     assert telling(run, pair)
     taken = pictures(run)
-    assert removal.remove(str(run), [entry("url", pair["url"])]) == (1, 1)
+    assert removal.remove(str(run), [entry("url", pair["url"])]) == Removed(1, 1)
     assert telling(run, pair) == []
     assert len(telling(run, other)) > 5
     gone = taken.pop(pair["uid"].hex())
@@ -309,7 +310,7 @@ def test_a_list_that_was_only_written_is_finished(run: Path) -> None:
     pair = kept(run)[3]
     assert killed(run, [pair["url"]], 1) == 1
     assert telling(run, pair)
-    assert removal.remove(str(run)) == (1, 1)
+    assert removal.remove(str(run)) == Removed(0, 1, earlier=1, is_finishing=True)
     assert telling(run, pair) == []
 
 
@@ -318,7 +319,7 @@ def test_half_packed_shards_with_a_removed_pair_go(run: Path, small_web: SmallWe
     (run / "g0/shards/dataset.json").unlink()
     (run / "units/g0/pack-finish/dataset.json").unlink()
     pair = kept(run)[4]
-    assert removal.remove(str(run), [entry("url", pair["url"])]) == (1, 0)
+    assert removal.remove(str(run), [entry("url", pair["url"])]) == Removed(1, 0)
     assert telling(run, pair) == []
     build(small_web, run)
     assert verify(str(run / "g0/shards")).ok
@@ -330,12 +331,19 @@ def test_a_data_set_without_its_run(built: Path, tmp_path: Path) -> None:
     one, two, three = kept(built)[1:4]
     wanted = [entry("url", one["url"]), entry("sha256", two["sha256"])]
     wanted.append(entry("uid", three["uid"].hex()))
-    assert removal.remove(str(alone), wanted, dry_run=True) == (3, 3)
-    assert removal.remove(str(alone), wanted) == (3, 3)
-    assert removal.remove(str(alone), wanted) == (0, 0)
+    dry = removal.remove(str(alone), wanted, dry_run=True)
+    assert dry == removal.remove(str(alone), wanted)
+    assert (dry.pairs, dry.samples, dry.unmatched) == (3, 3, ())
+    [note] = dry.notes
+    assert "redirected to a URL are not found" in note
+    assert removal.remove(str(alone), wanted) == Removed(
+        0, 0, unmatched=tuple(wanted), notes=(note,)
+    )
     assert verify(str(alone)).ok
     host = kept(built)[6]["url"].split("/")[2]
-    assert removal.remove(str(alone), [entry("host", host)]).samples > 0
+    done = removal.remove(str(alone), [entry("host", host)])
+    assert done.samples > 0
+    assert f"redirected to {host} are not found" in done.notes[0]
     assert verify(str(alone)).ok
     left = b"".join(path.read_bytes() for path in alone.iterdir())
     assert f"//{host}/".encode() not in left
@@ -383,6 +391,50 @@ def test_the_command(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
         [line] = capsys.readouterr().err.splitlines()
         assert line.startswith("wit: not ")
     assert digests(run) == before
+
+
+def test_what_is_not_there_is_named(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A call counts the pairs that it names, not all that were ever listed; exit status 0."""
+    gone, pair = kept(run)[:2]
+    removal.remove(str(run), [entry("uid", gone["uid"].hex())])
+    place = tmp_path / "list.txt"
+    place.write_text(f"uid {gone['uid'].hex()}  # again\nhost nowhere.example\n")
+    command = ["remove", str(run), "--md5", pair["md5"], "--url", "http://nowhere.example/a"]
+    command += ["--list", str(place)]
+    missed = [
+        "--url http://nowhere.example/a",
+        f"{place} line 1: uid {gone['uid'].hex()}",
+        f"{place} line 2: host nowhere.example",
+    ]
+    assert cli.status([*command, "--dry-run", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    named = told["pairs"]
+    assert told["unmatched"] == missed
+    assert 1 <= told["samples"] <= named
+    assert cli.status(command) == 0
+    first, count, *lines = capsys.readouterr().out.splitlines()
+    assert first == f"pairs removed: {named}; samples zeroed: {told['samples']}"
+    assert count == "not there, or not any more: 3 of what was asked for"
+    assert lines == [f"  {said}" for said in missed]
+    assert cli.status(["remove", str(run)]) == 0
+    assert capsys.readouterr().out == "pairs removed: 0; samples zeroed: 0\n"
+
+
+def test_what_a_data_set_does_not_tell_is_said(
+    built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A host of redirects cannot be found in shards alone: a note in JSON and on stderr."""
+    alone = Path(shutil.copytree(built / "g0/shards", tmp_path / "alone"))
+    command = ["remove", str(alone), "--host", "nowhere.example"]
+    assert cli.status(command) == 0
+    said = capsys.readouterr()
+    assert "--host nowhere.example" in said.out
+    assert "redirected to nowhere.example are not found; remove them in the run" in said.err
+    assert cli.status([*command, "--json"]) == 0
+    [note] = json.loads(capsys.readouterr().out)["notes"]
+    assert note in said.err
 
 
 def test_nothing_to_remove_is_said(run: Path) -> None:

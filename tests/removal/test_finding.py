@@ -55,3 +55,17 @@ def test_digests_name_pictures() -> None:
 def test_nothing_is_named_by_an_empty_list() -> None:
     """Rows without a URL or digest are not taken for named ones."""
     assert named(url=URLS, md5=[None] * 7) == []
+
+
+def test_what_names_a_row_is_told() -> None:
+    """Every entry that does, and none else."""
+    ones = "1" * 32
+    asked = [("host", "example.org"), ("host", "img.example.org"), ("md5", ones), ("uid", ones)]
+    asked.append(("url", URLS[3]))
+    others = [("host", "nowhere.example"), ("url", "http://nowhere.example/"), ("md5", "2" * 32)]
+    every = [entry(by, value) for by, value in asked + others]
+    names = Names.of(wanted.joined(wanted.NOTHING, every))
+    uids = pa.array([bytes.fromhex(ones)] * 3, pa.binary(16))
+    columns = [uids, [URLS[0], URLS[1], None], [None, None, URLS[3]], [None, ones, None]]
+    table = pa.table(columns, ["uid", "url", "final_url", "md5"])
+    assert names.entries(table) == set(every[: len(asked)])

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from wit_builder import storage
-from wit_builder.errors import RecipeError
+from wit_builder.errors import GoneError, RecipeError
 from wit_builder.removal import wanted
 from wit_builder.removal.wanted import Entry, entry
 
@@ -92,8 +92,43 @@ def test_a_file_has_an_entry_a_line(tmp_path: Path) -> None:
     place = tmp_path / "list.txt"
     place.write_text("\ufeff# wanted\nhost a.example\n\n url  http://b.example \n")
     found = [entry("host", "a.example"), entry("url", "http://b.example/")]
-    assert list(wanted.read_list(str(place))) == found
+    assert [asked.entry for asked in wanted.read_list(str(place))] == found
+    assert [asked.said.split(": ")[1] for asked in wanted.read_list(str(place))] == [
+        "host a.example",
+        "url http://b.example",
+    ]
     place.write_text("host a.example\nsha256 abc\n")
     with pytest.raises(RecipeError, match=r"list\.txt line 2"):
         list(wanted.read_list(str(place)))
     assert not storage.exists(str(tmp_path / wanted.FILE))
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("phash a493cedb382738c6 # why", ("phash", "a493cedb382738c6")),
+        ("host\ta.example\t#why", ("host", "a.example")),
+        ("url http://a.example/x #why", ("url", "http://a.example/x")),
+        ("url http://a.example/x#y", ("url", "http://a.example/x#y")),
+        ("  # host a.example", None),
+    ],
+)
+def test_a_comment_may_follow_a_value(
+    tmp_path: Path, line: str, expected: tuple[str, str] | None
+) -> None:
+    """After white space; a fragment of a URL is none."""
+    (tmp_path / "list.txt").write_text(line)
+    found = [asked.entry for asked in wanted.read_list(str(tmp_path / "list.txt"))]
+    assert found == ([entry(*expected)] if expected else [])
+
+
+def test_a_list_that_is_not_there_is_an_options_fault(tmp_path: Path) -> None:
+    """No stage makes it."""
+    with pytest.raises(GoneError, match=r"nowhere\.txt.*--list"):
+        list(wanted.read_list(str(tmp_path / "nowhere.txt")))
+
+
+def test_long_and_unprintable_values_are_shown_cut_and_escaped() -> None:
+    """What a terminal would obey, or what fills it, is not repeated as it is."""
+    assert wanted.asked("url", f"http://a.example/{'x' * 99}").said.endswith("xxx...")
+    assert "\x1b" not in wanted.asked("url", "http://a.example/\x1b[2J").said

@@ -209,8 +209,10 @@ def test_a_damaged_or_missing_file_is_named(tmp_path: Path):
         (tmp_path / "h.gz").write_bytes(flaw)
         with pytest.raises(RecipeError, match=r"damaged gzip file \[.*h\.gz\]"):
             Blocklists.load(section)
-    with pytest.raises(StorageError, match="nothing matches"):
+    with pytest.raises(StorageError, match=r"nothing matches \[block\.md5, "):
         Blocklists.load(BlockSection(md5=[str(tmp_path / "*.md5")]))
+    with pytest.raises(StorageError, match=r"h\.txt\] -> correct block\.urls of the recipe"):
+        Blocklists.load(BlockSection(urls=[str(tmp_path / "h.txt")]))
 
 
 def test_an_unreadable_removal_is_an_error(lists_of, tmp_path: Path):

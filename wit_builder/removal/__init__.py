@@ -224,10 +224,8 @@ def _notes(asked: list[Entry]) -> tuple[str, ...]:
     if not hosts and not any(entry.by == "url" for entry in asked):
         return ()
     whither = "a URL" if not hosts else hosts[0] if len(hosts) == 1 else "these hosts"
-    return (
-        "samples tell only the URL that was asked for first: pictures that were redirected to "
-        f"{whither} are not found; remove them in the run",
-    )
+    told = "samples tell only the URL that was asked for first: pictures that were redirected to"
+    return (f"{told} {whither} are not found; remove them in the run",)
 
 
 def _found_in_data_set(root: str, asked: list[Entry]) -> Found:

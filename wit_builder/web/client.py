@@ -139,11 +139,12 @@ class Client:
             limit=0,  # who calls us bounds what is in flight
             keepalive_timeout=_KEEPALIVE_S,
         )
-        connecting = aiohttp.TraceConfig()
-        connecting.on_connection_create_end.append(self._connected)
+        tracing = aiohttp.TraceConfig()
+        tracing.on_connection_create_end.append(self._connected)
+        tracing.on_request_headers_sent.append(self._sent)
         self._session = aiohttp.ClientSession(
             connector=connector,
-            trace_configs=[connecting],
+            trace_configs=[tracing],
             auto_decompress=False,  # see body.py
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
@@ -158,6 +159,11 @@ class Client:
         url, asking = context.trace_request_ctx
         async with asking.hold.unhurried():
             await self.gate.pace.connected(domain_of(url), asking.turn_at)
+
+    async def _sent(self, _: object, context: SimpleNamespace, __: object) -> None:
+        """Count the interval from when a request left: a busy event loop may take its time."""
+        url, _ = context.trace_request_ctx
+        self.gate.pace.sent(domain_of(url))
 
     async def __aexit__(
         self,

@@ -123,8 +123,11 @@ class Pace:
         if turn_at + state.interval_s <= _now():  # others may have had their turns meanwhile
             state.last_at = max(_now(), state.next_at)
             await asyncio.sleep(state.last_at - _now())
-        else:
-            state.last_at = max(state.last_at, _now())
+
+    def sent(self, domain: str) -> None:
+        """Count the interval from now: a request has just left."""
+        state = self._state(domain)
+        state.last_at = max(state.last_at, _now())
 
     def ready_in_s(self, domain: str) -> float:
         """Return in how many seconds a turn can begin; 0 when paused beyond patience."""
