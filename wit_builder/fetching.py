@@ -135,6 +135,7 @@ class Fetching:
             self.stages.run.forget(stage, marker.unit, self.stages.name)
             for output in sorted(marker.outputs, key=lambda o: not o.url.endswith(".parquet")):
                 storage.remove(storage.join(self.stages.run.root, output.url))
+        storage.remove(storage.join(self.stages.run.root, "web"))  # it tells of the same
         raise RejectionFloodError(
             f"{unreached} of {asked} pairs could not be asked for: no name or server was reached",
             where=self.stages.place("images"),

@@ -18,7 +18,7 @@ import cv2
 import msgspec
 import pyarrow as pa
 
-from wit_builder import live
+from wit_builder import live, storage
 from wit_builder.errors import RejectionFloodError, StorageError
 from wit_builder.exchange import gather
 from wit_builder.fetch import held, outcome, route, store
@@ -311,7 +311,10 @@ class _Unit:
         )
         if count <= limits.flood_share * asked:
             return
-        store.remove(self.parts)  # so that starting again, once the cause is gone, asks anew
+        # so that starting again, once the cause is gone, asks anew
+        store.remove(self.parts)
+        if self._job.notes:
+            storage.remove(self._job.notes)
         raise RejectionFloodError(
             f"{count} of {asked} pairs were rejected as {reason}",
             where=f"{self._job.out}, bucket {self._job.bucket}",

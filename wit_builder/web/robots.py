@@ -188,8 +188,7 @@ class Robots:
             if answer.refusal and answer.refusal.final and answer.refusal.reason in _NOT_ASKED:
                 return answer.refusal, 0.0
             file = _file(origin, answer)
-            if file.body is not None:  # whoever starts again has perhaps mended the network
-                self._notes.add(file)
+            self._notes.add(file)
         holds_s = file.until - time.time()
         if file.body is None:
             return Refusal(Reason.ROBOTS_UNREACHABLE, f"robots.txt: {file.refusal}"), holds_s
