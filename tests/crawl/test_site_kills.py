@@ -25,19 +25,10 @@ from tests.site_crawls import (
     frontier,
     job_of,
     page,
-    small_site,
 )
 from wit_builder.crawl import site
 from wit_builder.crawl.candidates import Output
 from wit_builder.sections import SiteSource
-
-
-@pytest.fixture
-def web() -> Iterator[MockWeb]:
-    with MockWeb() as running:
-        running.pages = small_site()
-        yield running
-
 
 _CHILD = """
 import sys, msgspec

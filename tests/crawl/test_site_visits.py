@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -19,17 +18,9 @@ from tests.site_crawls import (
     crawl,
     frontier,
     page,
-    small_site,
 )
 from wit_builder.crawl import site
 from wit_builder.sections import SiteSource
-
-
-@pytest.fixture
-def web() -> Iterator[MockWeb]:
-    with MockWeb() as running:
-        running.pages = small_site()
-        yield running
 
 
 @pytest.mark.parametrize("warc", [False, True])

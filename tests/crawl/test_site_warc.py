@@ -5,11 +5,9 @@ from __future__ import annotations
 import gzip
 import io
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
-import pytest
 from fastwarc.warc import ArchiveIterator
 
 from tests.mock_web import MockWeb, redirect
@@ -21,19 +19,10 @@ from tests.site_crawls import (
     change,
     crawl,
     page,
-    small_site,
 )
 from wit_builder.crawl import archives
 from wit_builder.crawl.candidates import Output
 from wit_builder.sections import WarcSource
-
-
-@pytest.fixture
-def web() -> Iterator[MockWeb]:
-    with MockWeb() as running:
-        running.pages = small_site()
-        yield running
-
 
 SAME = ["uid", "url", "text", "text_from", "page_url", "license"]
 

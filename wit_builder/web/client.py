@@ -286,7 +286,7 @@ class Client:
         except PausedError as error:
             refusal = Refusal(error.reason, str(error), final=True)
             return Answer(str(url), asking.status, refusal=refusal), None
-        asking.status = answer.status
+        asking.status = answer.status or asking.status
         self._tell_pace(url, answer)
         return answer, onward
 
