@@ -9,6 +9,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 DATA := .data
 UV := 0.13.9
+# what the scripts of benchmarks/ share: inputs, servers, peers, meters
+NOT_BENCHMARKS := $(addprefix benchmarks/,wiki_% web_% fetch_server% s3_% stream_meter% stream_ours% stream_peers% \
+  stream_shards%)
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -51,7 +54,7 @@ check: setup ## Layers, types, lint, format
 	@$(BIN)/lint-imports --no-cache >.lint-imports.log || { cat .lint-imports.log; exit 1; }
 
 bench: setup data ## Run the benchmarks and print their tables
-	@for script in $(filter-out benchmarks/wiki_% benchmarks/web_% benchmarks/fetch_server%,$(wildcard benchmarks/*.py)); do \
+	@for script in $(filter-out $(NOT_BENCHMARKS),$(wildcard benchmarks/*.py)); do \
 	  echo "== $$script"; $(BIN)/python $$script; done
 
 docs: setup ## Write the generated pages of docs/ anew

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
 
+from benchmarks.s3_server import S3Server
 from tests.small_web import CONCEPTS, SmallWeb, write_recipe
 from wit_builder import storage
 from wit_builder.demo import site
@@ -58,73 +56,30 @@ def small_web(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         yield SmallWeb(place, web)
 
 
-def free_ports(count: int) -> list[int]:
-    """Return so many ports that are free, each with its neighbour at +10000 free as well."""
-    sockets: list[socket.socket] = []
-    ports: list[int] = []
-    while len(ports) < count:
-        first, second = socket.socket(), socket.socket()
-        sockets += [first, second]
-        first.bind(("127.0.0.1", 0))
-        port = first.getsockname()[1]
-        if port > 55_000:
-            continue
-        try:
-            second.bind(("127.0.0.1", port + 10_000))
-        except OSError:
-            continue
-        ports.append(port)
-    for opened in sockets:
-        opened.close()
-    return ports
-
-
 @pytest.fixture(scope="session")
 def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real S3 server (SeaweedFS) on loopback; the environment names it and its keys."""
-    folder = tmp_path_factory.mktemp("s3")
-    names = ["s3.port", "master.port", "volume.port", "filer.port", "admin.port"]
-    ports = dict(zip(names, free_ports(len(names)), strict=True))
-    keys = {"AWS_ACCESS_KEY_ID": "test-key", "AWS_SECRET_ACCESS_KEY": "test-secret"}
-    weed = str(Path(sys.executable).parent / "weed")
-    command = [
-        weed,
-        "mini",
-        f"-dir={folder}",
-        "-ip=127.0.0.1",
-        "-ip.bind=127.0.0.1",
-        f"-bucket={BUCKET}",
-    ]
-    command += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-webdav=false", "-admin.ui=false"]
-    command += [f"-{name}={port}" for name, port in ports.items()]
-    endpoint = f"http://127.0.0.1:{ports['s3.port']}"
-    extra = {**keys, "AWS_ENDPOINT_URL": endpoint, "AWS_DEFAULT_REGION": "us-east-1"}
     patch = pytest.MonkeyPatch()
-    with (folder / "log").open("wb") as log:
-        server = subprocess.Popen(command, env={**os.environ, **keys}, stdout=log, stderr=log)
+    with S3Server(tmp_path_factory.mktemp("s3"), BUCKET) as server:
+        for name, value in server.environment.items():
+            patch.setenv(name, value)
         try:
-            for name, value in extra.items():
-                patch.setenv(name, value)
             _wait_until_ready(server)
-            yield endpoint
+            yield server.endpoint
         finally:
             patch.undo()
-            server.kill()
-            server.wait()
 
 
-def _wait_until_ready(server: subprocess.Popen[bytes]) -> None:
+def _wait_until_ready(server: S3Server) -> None:
     """Return once the server takes an object; fail when it ends, or after a minute of asking."""
     for _ in range(600):
         try:
             storage.publish_bytes(f"s3://{BUCKET}/ready", b"yes")
         except StorageError:
-            try:
-                server.wait(0.1)
-            except subprocess.TimeoutExpired:
-                continue
-            raise RuntimeError("the S3 server ended") from None
-        return
+            if server.has_ended(within_s=0.1):
+                raise RuntimeError("the S3 server ended") from None
+        else:
+            return
     raise RuntimeError("the S3 server did not become ready")
 
 

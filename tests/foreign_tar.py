@@ -9,6 +9,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
+
 
 def tar_of(members: Iterable[tuple[str, bytes]], form: int = tarfile.USTAR_FORMAT) -> bytes:
     """Return a tar of such members, by Python's own writer."""
@@ -34,3 +37,31 @@ def write(path: Path, *samples: Iterable[tuple[str, bytes]]) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(tar_of([member for one in samples for member in one]))
     return str(path)
+
+
+def jpeg(number: int, side: int = 16) -> bytes:
+    """Return a small picture, another one for each number."""
+    pixels = np.random.default_rng(number).integers(0, 256, (side, side, 3), np.uint8)
+    return cv2.imencode(".jpg", pixels)[1].tobytes()
+
+
+def shard(path: Path, numbers: range, form: int = tarfile.PAX_FORMAT) -> Path:
+    """Write a shard as img2dataset does: jpg, json and txt of so many samples."""
+    parts = [
+        sample(f"{n:09d}", jpeg(n), f"caption {n}", caption=f"told {n}", status="success")
+        for n in numbers
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(tar_of([member for part in parts for member in part], form))
+    return path
+
+
+def with_times(members: list[tuple[str, bytes]]) -> bytes:
+    """Return a tar with fractions of seconds in its times, as webdataset's writer makes it."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for number, (name, data) in enumerate(members):
+            info = tarfile.TarInfo(name)
+            info.size, info.mtime = len(data), 1.5 + number
+            tar.addfile(info, io.BytesIO(data))
+    return out.getvalue()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Callable
@@ -40,6 +41,10 @@ class RangeServer:
     def endpoint(self) -> str:
         """Where the server is, for which any path names the file."""
         return f"http://127.0.0.1:{self._server.server_port}"
+
+    def speak_tls(self, context: ssl.SSLContext) -> None:
+        """Have it answer by https from now on."""
+        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
 
     def __enter__(self) -> Self:
         self._thread.start()

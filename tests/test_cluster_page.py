@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml  # type: ignore[import-untyped]  # Ray brings it; no stubs
 
-from tests.conftest import free_ports
+from benchmarks.s3_server import free_ports
 from wit_builder import storage
 from wit_builder.cli import app
 from wit_builder.demo import site, warc

@@ -187,10 +187,10 @@ def test_rewriting_leaves_buckets_where_they_are(
     """Each bucket has what was left of its rows, in their order; again changes no byte."""
     [url] = scattered(tmp_path_factory.mktemp("x"), [values], buckets)
     before = [exchange.gather([url], bucket) for bucket in range(buckets)]
-    exchange.rewrite(url, even, "zstd")
+    exchange.rewrite(url, even, exchange.ROWS)
     assert [exchange.gather([url], bucket) for bucket in range(buckets)] == [*map(even, before)]
     data = storage.read_bytes(url)
-    exchange.rewrite(url, even, "zstd")
+    exchange.rewrite(url, even, exchange.ROWS)
     assert storage.read_bytes(url) == data
 
 
@@ -198,7 +198,7 @@ def test_an_index_of_the_file_before_is_mended(tmp_path: Path) -> None:
     """A kill between a rewritten file and its index loses nothing."""
     [url] = scattered(tmp_path, [[*range(30)]], 5)
     index = storage.read_bytes(f"{url}.index")
-    exchange.rewrite(url, even, "zstd")
+    exchange.rewrite(url, even, exchange.ROWS)
     rewritten = storage.read_bytes(f"{url}.index")
     assert rewritten != index
     storage.publish_bytes(f"{url}.index", index)

@@ -21,6 +21,7 @@ from tests.killing import killed_in
 from tests.small_web import CAP, SmallWeb, shards_of
 from wit_builder import exchange, storage
 from wit_builder import recipe as recipes
+from wit_builder.pack import plan
 from wit_builder.shards.verify import verify
 
 pytestmark = pytest.mark.slow
@@ -142,9 +143,10 @@ def test_merging_exchange_files_changes_no_byte(
 ) -> None:
     """With more slices than are allowed, files are merged first; the shards are the same."""
     monkeypatch.setattr(exchange, "MAX_SLICES", 3)
+    monkeypatch.setattr(plan, "UNIT_BYTES", 100_000)  # so that pack has several
     small_web.build(str(tmp_path))
     merged = {p.parent.name for p in tmp_path.rglob("*-merged/*.arrow")}
-    assert {"match-merged", "route-r0-merged", "pack-scatter-merged"} <= merged
+    assert {"match-merged", "route-r0-merged", "pack-locate-merged"} <= merged
     assert shards_of(str(tmp_path)) == shards_of(built)
 
 

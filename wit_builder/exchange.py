@@ -10,18 +10,18 @@ A map unit that cannot hold its rows adds them piece by piece to a ``Scatterer``
 it holds to local disk whenever that is too much, and puts the pieces together at the end. The file
 has the same bytes as if all had been held.
 
-Every reduce unit makes two small reads of every file. When files times buckets exceed
-``MAX_SLICES``, groups of files are merged first: a merge unit copies its files to local disk,
-whole, and writes one file with their rows, bucket by bucket.
+Every reduce unit makes two small reads of every file: of its two offsets, and of its rows. When
+files times buckets exceed ``MAX_SLICES``, groups of files are merged first: a merge unit copies its
+files to local disk, whole, and writes one file with their rows, bucket by bucket. Packing, whose
+rows are pictures, goes by coarse buckets instead (``pack.plan.Ways``).
 """
 
 from __future__ import annotations
 
 import contextlib
-import io
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from itertools import pairwise
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,10 +31,17 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.ipc
 
-from wit_builder import storage
+from wit_builder import ahead, storage
 from wit_builder.errors import StorageError
 from wit_builder.hashing import hash_column
+from wit_builder.scatterer import PICTURES, ROWS, Kind, Scatterer, batched, write, write_stream
 from wit_builder.units import Done
+
+__all__ = [
+    "HELD_BYTES", "MAX_SLICES", "PICTURES", "ROWS", "Kind", "MergeJob", "Scatterer", "Stream",
+    "bucket_of", "gather", "reindex", "rewrite", "run_merge", "scatter", "scattering", "schema_of",
+    "slices", "streams",
+]  # fmt: skip
 
 MAX_SLICES = 1_000_000
 """Pairs of file and bucket above which files are merged: hours of small reads from a bucket."""
@@ -42,10 +49,8 @@ MAX_SLICES = 1_000_000
 HELD_BYTES = 64 << 20
 """Arrow bytes that a ``Scatterer`` holds before it writes them to local disk."""
 
-_BATCH_ROWS = 65_536
-
-_SPILLED = pa.ipc.IpcWriteOptions(compression="lz4")
-"""How pieces go to local disk, to be read once: zstd took twice the time where buckets are many."""
+_READERS = 16
+"""Slices of remote files that are read at once."""
 
 
 def bucket_of(keys: pa.Array | pa.ChunkedArray, buckets: int) -> npt.NDArray[np.int64]:
@@ -59,7 +64,7 @@ def scatter(
     buckets: int,
     url: str,
     *,
-    compression: str | None = "zstd",
+    kind: Kind = ROWS,
 ) -> list[storage.Published]:
     """Publish a table's rows grouped by bucket; rows of a bucket keep their order.
 
@@ -68,14 +73,14 @@ def scatter(
         bucket: the bucket of each row, in ``[0, buckets)``.
         buckets: how many there are.
         url: the file's place; ``url + ".index"`` is its sidecar, published last.
-        compression: IPC codec, or None for what is compressed already (pictures).
+        kind: what the rows are like.
 
     Raises:
         StorageError: the file cannot be written.
     """
     done: list[storage.Published] = []
     with scattering(
-        url, table.schema, buckets, done, compression=compression, held_bytes=table.nbytes
+        url, table.schema, buckets, done, kind=kind, held_bytes=table.nbytes
     ) as scatterer:
         scatterer.add(table, bucket)
     return done
@@ -88,7 +93,7 @@ def scattering(
     buckets: int,
     published: list[storage.Published],
     *,
-    compression: str | None = "zstd",
+    kind: Kind = ROWS,
     held_bytes: int = HELD_BYTES,
 ) -> Iterator[Scatterer]:
     """Give a ``Scatterer``; on a clean exit publish what was added to it, as ``scatter`` does.
@@ -98,110 +103,23 @@ def scattering(
         schema: of the tables to come.
         buckets: how many there are.
         published: gets the two files.
-        compression: IPC codec, or None for what is compressed already (pictures).
+        kind: what the rows are like.
         held_bytes: Arrow bytes held before they go to local disk.
 
     Raises:
         StorageError: the file cannot be written, or local disk is full.
     """
     with tempfile.TemporaryDirectory(prefix="wit-") as folder:
-        options = pa.ipc.IpcWriteOptions(compression=compression)
-        scatterer = Scatterer(schema, buckets, folder, held_bytes)
+        scatterer = Scatterer(schema, buckets, folder, held_bytes, kind)
         yield scatterer
-        _publish(scatterer.slices(), schema, url, published, options)
+        _publish(scatterer.write, url, published)
 
 
-class Scatterer:
-    """Takes rows with their buckets, and gives them back bucket by bucket; made by ``scattering``.
-
-    Memory is what is held, a copy of it when it is written, and one bucket.
-    """
-
-    def __init__(self, schema: pa.Schema, buckets: int, folder: str, held_bytes: int) -> None:
-        self._schema, self._buckets = schema, buckets
-        self._folder, self._held_bytes = Path(folder), held_bytes
-        self._tables: list[pa.Table] = []
-        self._bucket: list[npt.NDArray[np.integer]] = []
-        self._held = 0
-        self._files: list[str] = []
-
-    def add(self, table: pa.Table, bucket: npt.NDArray[np.integer]) -> None:
-        """Take rows, and the bucket of each in ``[0, buckets)``; rows of a bucket keep their order.
-
-        Raises:
-            StorageError: local disk is full.
-        """
-        assert table.num_rows == len(bucket)
-        self._tables.append(table)
-        self._bucket.append(bucket)
-        self._held += table.nbytes
-        if self._held > self._held_bytes:
-            self._spill()
-
-    def slices(self) -> Iterator[pa.Table]:
-        """Yield every bucket's rows, in one chunk, so that spilling leaves no trace in the file."""
-        if not self._files:
-            yield from self._held_slices()
-            return
-        self._spill()
-        ends = [_ends(file) for file in self._files]
-        for bucket in range(self._buckets):
-            parts = (_read_at(f, bucket, e) for f, e in zip(self._files, ends, strict=True))
-            yield pa.concat_tables(parts).combine_chunks()
-
-    def _held_slices(self) -> Iterator[pa.Table]:
-        """Yield every bucket's rows of those held, and let go of them."""
-        bucket = np.concatenate([np.empty(0, np.uint16), *self._bucket])
-        held = pa.concat_tables(self._tables or [self._schema.empty_table()]).combine_chunks()
-        self._tables, self._bucket, self._held = [], [], 0
-        # numpy sorts 16 bits by radix
-        narrow = bucket.astype(np.uint16) if self._buckets <= 1 << 16 else bucket
-        order = np.argsort(narrow, kind="stable")
-        starts = np.searchsorted(bucket[order], np.arange(self._buckets + 1))
-        for start, end in pairwise(starts):
-            # not slices of the whole in order: their bytes would depend on their neighbours
-            yield held.take(pa.array(order[start:end]))
-
-    def _spill(self) -> None:
-        path = self._folder / f"{len(self._files)}.arrow"
-        with storage.translated(str(path), "write"):
-            ends = _write(self._held_slices(), self._schema, path, _SPILLED)
-            Path(f"{path}.index").write_bytes(ends)
-        self._files.append(str(path))
-
-
-def _publish(
-    slices: Iterable[pa.Table],
-    schema: pa.Schema,
-    url: str,
-    published: list[storage.Published],
-    options: pa.ipc.IpcWriteOptions,
-) -> None:
+def _publish(write: Callable[[Path], bytes], url: str, published: list[storage.Published]) -> None:
     """Publish the file and then its index."""
     with storage.publishing(url, published) as path:
-        ends = _write(slices, schema, path, options)
+        ends = write(path)
     published.append(storage.publish_bytes(url + ".index", ends))
-
-
-def _write(
-    slices: Iterable[pa.Table], schema: pa.Schema, path: Path, options: pa.ipc.IpcWriteOptions
-) -> bytes:
-    """Write one stream per non-empty slice, a slice per bucket; return the index."""
-    with path.open("wb") as sink:
-        _write_stream(sink, schema.empty_table(), options)
-        ends = [sink.tell()]
-        for part in slices:
-            if part.num_rows:
-                _write_stream(sink, part, options)
-            ends.append(sink.tell())
-    return np.array(ends, "<i8").tobytes()
-
-
-def _write_stream(
-    sink: io.BufferedWriter, table: pa.Table, options: pa.ipc.IpcWriteOptions
-) -> None:
-    with pa.ipc.new_stream(sink, table.schema, options=options) as writer:
-        writer.write_table(table, max_chunksize=_BATCH_ROWS)
 
 
 def gather(urls: list[str], bucket: int) -> pa.Table:
@@ -210,26 +128,60 @@ def gather(urls: list[str], bucket: int) -> pa.Table:
     Raises:
         StorageError: a file or its index is missing or damaged.
     """
-    return pa.concat_tables(_read_slice(url, bucket) for url in urls)
+    return pa.concat_tables([*slices(urls, bucket)] or [_header(url) for url in urls[:1]])
 
 
-def _read_slice(url: str, bucket: int) -> pa.Table:
-    return _read_at(url, bucket, _ends(url))
+def slices(urls: list[str], bucket: int) -> Iterator[pa.Table]:
+    """Yield the rows that each file has in one bucket, in the order of the files; nothing of none.
+
+    Of remote files, ``_READERS`` are read at once, and as many slices are in memory.
+
+    Raises:
+        StorageError: a file or its index is missing or damaged.
+    """
+    read = partial(_slice, bucket=bucket)
+    found = ahead.mapped(read, urls, _READERS) if _are_remote(urls) else map(read, urls)
+    return (table for table in found if table is not None)
 
 
-def _read_at(url: str, bucket: int, ends: npt.NDArray[np.int64]) -> pa.Table:
-    """Return a bucket's rows, the file's index being known."""
-    if not 0 <= bucket < len(ends) - 1:
-        raise StorageError(
-            f"the exchange file has {len(ends) - 1} buckets, not a bucket {bucket}",
-            where=url,
-            fix="remove the file and its unit's marker, then start again",
-        )
-    start, end = ends[bucket], ends[bucket + 1]
-    if start == end:  # an empty bucket: the header tells the schema
-        start, end = 0, ends[0]
+def _are_remote(urls: list[str]) -> bool:
+    return any(storage.is_remote(url) for url in urls)
+
+
+def _slice(url: str, bucket: int) -> pa.Table | None:
+    """Return a bucket's rows, or None; of the index, only the bucket's part is read."""
+    assert bucket >= 0
+    data = storage.read_bytes(f"{url}.index", 8 * bucket, 8 * bucket + 16)
+    start, end = np.frombuffer(data, "<i8").tolist() if len(data) == 16 else (0, -1)
+    if not 0 <= start <= end:
+        raise _no_bucket(url, bucket)
+    return None if start == end else _rows(url, bucket, start, end)
+
+
+def _no_bucket(url: str, bucket: int) -> StorageError:
+    return StorageError(
+        f"the exchange file has {len(_ends(url)) - 1} buckets, not a bucket {bucket}",
+        where=url,
+        fix="remove the file and its unit's marker, then start again",
+    )
+
+
+def schema_of(url: str) -> pa.Schema:
+    """Return the schema of a file's rows.
+
+    Raises:
+        StorageError: it or its index is missing or damaged.
+    """
+    return _header(url).schema
+
+
+def _header(url: str) -> pa.Table:
+    return _rows(url, 0, 0, int(_ends(url)[0]))
+
+
+def _rows(url: str, bucket: int, start: int, end: int) -> pa.Table:
     try:
-        return pa.ipc.open_stream(storage.read_bytes(url, int(start), int(end))).read_all()
+        return pa.ipc.open_stream(storage.read_bytes(url, start, end)).read_all()
     except (pa.ArrowInvalid, OSError) as error:
         raise StorageError(
             f"bucket {bucket} of the exchange file is damaged",
@@ -280,7 +232,7 @@ def streams(url: str, columns: list[str] | None = None) -> Iterator[Stream]:
             yield Stream(pa.ipc.open_stream(file, options=options).read_all(), file.tell())
 
 
-def rewrite(url: str, change: Callable[[pa.Table], pa.Table], compression: str | None) -> None:
+def rewrite(url: str, change: Callable[[pa.Table], pa.Table], kind: Kind) -> None:
     """Replace every bucket's rows by what ``change`` returns of them: fewer rows, or none.
 
     A bucket that has a stream keeps one, though it may be empty. So should the process end between
@@ -290,11 +242,11 @@ def rewrite(url: str, change: Callable[[pa.Table], pa.Table], compression: str |
         StorageError: the file is missing or damaged, or cannot be written.
     """
     reindex(url)
-    options = pa.ipc.IpcWriteOptions(compression=compression)
     ends = list[int]()
     with storage.publish(url) as path, path.open("wb") as sink:
-        for found in streams(url):
-            _write_stream(sink, change(found.table), options)
+        for table, _ in streams(url):
+            batches = batched([change(table)], kind.batch_rows)
+            write_stream(sink, table.schema, batches, kind.options)
             ends.append(sink.tell())
     _publish_ends(url, ends)
 
@@ -336,7 +288,7 @@ class MergeJob(msgspec.Struct, frozen=True):
 
     sources: list[str]
     out: str
-    compression: str | None = "zstd"
+    kind: Kind = ROWS
 
 
 def run_merge(job: MergeJob) -> Done:
@@ -349,12 +301,14 @@ def run_merge(job: MergeJob) -> Done:
     """
     with contextlib.ExitStack() as stack:
         copies = [stack.enter_context(_nearby(url)) for url in job.sources]
-        buckets = range(len(_ends(copies[0])) - 1)
-        slices = (gather(copies, bucket) for bucket in buckets)
-        schema = gather(copies[:1], 0).schema
+        number, schema = len(_ends(copies[0])) - 1, schema_of(copies[0])
+
+        def merged(path: Path) -> bytes:
+            buckets = (batched(slices(copies, n), job.kind.batch_rows) for n in range(number))
+            return write(buckets, schema, path, job.kind.options)
+
         published: list[storage.Published] = []
-        options = pa.ipc.IpcWriteOptions(compression=job.compression)
-        _publish(slices, schema, job.out, published, options)
+        _publish(merged, job.out, published)
         return Done(published, {"files": len(copies)})
 
 

@@ -24,7 +24,7 @@ from wit_builder.drawing import Draw, Drawing, Exchanged, Taken
 from wit_builder.errors import RejectionFloodError
 from wit_builder.fetching import Fetching
 from wit_builder.generations import Whole, unit_name
-from wit_builder.packing import Packing, Part
+from wit_builder.packing import Packing, Part, parts_of
 from wit_builder.queries import build as queries
 from wit_builder.sections import FetchSection, Recipe
 from wit_builder.shards.layout import DATASET
@@ -350,7 +350,7 @@ class Generation:
         return Packing(
             stages=self.stages,
             queries=self._query_list,
-            kept=[url for url, _ in self.kept_tables],
+            kept=self.kept_tables,
             samples=self.samples,
             inputs=[self.queries.identity, *together(self.kept)],
             parts=self._parts(),
@@ -362,15 +362,13 @@ class Generation:
 
     def _parts(self) -> list[Part]:
         """Return every fetched part that may hold kept pairs."""
-        parts = []
-        for generation in [*self.earlier, self] if self.whole else [self]:
-            prefix = f"{generation.name}-" if self.whole else ""
-            for marker in (m for r in generation.rounds for m in r):
-                for url in self.stages.urls([marker], ".parquet"):
-                    name = "-".join(url.removesuffix(".parquet").split("/")[-2:])
-                    tar = url.replace("/judged/", "/images/").removesuffix(".parquet") + ".tar"
-                    parts.append(Part(prefix + name, marker.identity, url, tar))
-        return parts
+        generations = [*self.earlier, self] if self.whole else [self]
+        return [
+            part
+            for generation in generations
+            for fetched in generation.rounds
+            for part in parts_of(self.run.root, fetched, generation.markers)
+        ]
 
     @property
     def _lineage(self) -> str:

@@ -5,7 +5,8 @@ come from the environment (``AWS_ACCESS_KEY_ID``, ``AWS_ENDPOINT_URL``, profiles
 carries them is refused, so that no secret can reach a log or a recipe on disk.
 
 Local publishing writes ``.NAME.HOST.PID.part`` beside the target, syncs it and renames it. Remote
-publishing uploads a finished local file; object stores show an object only once it is complete.
+publishing uploads a finished local file, large ones in parts with digests (``uploads``); object
+stores show an object only once it is complete.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 import xxhash
 
+from wit_builder import uploads
 from wit_builder.errors import GoneError, MissingPartError, StorageError
 
 _COPY_BYTES = 8 << 20
@@ -285,7 +287,7 @@ def publish(url: str) -> Iterator[Path]:
             part = Path(folder) / name_of(url)
             with translated(url, "write"):
                 yield part
-                fs.put_file(str(part), path)
+                uploads.upload(fs, part, path)
         return
     target = Path(path)
     part = target.parent / f".{target.name}.{socket.gethostname()}.{os.getpid()}.part"

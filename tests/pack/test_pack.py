@@ -2,89 +2,25 @@
 
 from __future__ import annotations
 
+import math
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 import pytest
-import xxhash
+from hypothesis import given
+from hypothesis import strategies as st
 
-from wit_builder import storage
+from tests.pack.by_hand import SEED, jpg, kept_of, map_units, pack, row_of, write_part
+from wit_builder import exchange, storage
 from wit_builder.errors import ShardFormatError
-from wit_builder.pack import scatter, shard
-from wit_builder.pack.plan import places, plan
-from wit_builder.shards import tar
+from wit_builder.pack import scatter
+from wit_builder.pack.plan import Ways, places, shard_of
 from wit_builder.shards.read import Dataset, Sample
 from wit_builder.shards.verify import verify
-from wit_builder.tables import IMAGES, KEPT
-
-_QUERIES = ["dog", "cat", "red dog"]
-_SEED = 7
-
-
-def _row(number: int, *, alive: bool = True) -> dict[str, Any]:
-    row: dict[str, Any] = {field.name: None for field in IMAGES}
-    return row | {
-        "uid": xxhash.xxh3_128_digest(str(number).encode()),
-        "url": f"http://a.example/{number}.png",
-        "page_url": "http://a.example/" if number % 2 else None,
-        "text": f"a red dog, number {number} \u2603",
-        "text_from": "alt",
-        "archive": "here",
-        "query_ids": [0, 2],
-        "drawn_by": [0, 2],
-        "key": f"{number:09d}" if alive else "",
-        "outcome": "alive" if alive else "dead",
-        "width": 8,
-        "height": 9,
-        "original_width": 80,
-        "original_height": 90,
-        "sha256": f"{number:064x}",
-        "opt_outs": [],
-    }
-
-
-def _jpg(number: int) -> bytes:
-    return b"\xff\xd8" + bytes([number]) * (1000 + number)
-
-
-def _part(folder: Path, name: str, rows: list[dict[str, Any]]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / f"{name}.tar").open("wb") as sink:
-        for key in sorted(row["key"] for row in rows if row["key"]):
-            jpg = _jpg(int(key))
-            padding = bytes(tar.padded(len(jpg)) - len(jpg))
-            sink.write(tar.header(f"{key}.jpg", len(jpg)) + jpg + padding)
-        sink.write(tar.TRAILER)
-    table = pa.Table.from_pylist(rows, schema=IMAGES)
-    storage.write_parquet(str(folder / f"{name}.parquet"), table)
-
-
-def _kept(rows: list[dict[str, Any]]) -> pa.Table:
-    """Return which pairs are kept, and by which queries: not always all that drew them."""
-    kept = [{"uid": r["uid"], "kept_by": [2] if i % 3 else [0, 2]} for i, r in enumerate(rows)]
-    return pa.Table.from_pylist(kept, KEPT.empty_table().select(["uid", "kept_by"]).schema)
-
-
-def _pack(folder: Path, parts: list[list[dict[str, Any]]], kept: pa.Table) -> str:
-    """Do by hand what the pipeline does: plan, map, reduce, finish."""
-    storage.write_parquet(str(folder / "kept.parquet"), kept)
-    storage.write_parquet(str(folder / "queries.parquet"), pa.table({"query": _QUERIES}))
-    made, sources, out = plan([kept["uid"]], len(kept), _SEED, 8), [], str(folder / "shards")
-    for number, rows in enumerate(parts):
-        _part(folder, str(number), rows)
-        place = [str(folder / f"{number}.{kind}") for kind in ("tar", "parquet", "arrow")]
-        job = scatter.MapJob(
-            place[0], place[1], [str(folder / "kept.parquet")], made.shards, _SEED, place[2]
-        )
-        scatter.run(job)
-        sources.append(place[2])
-    for s, (first, samples) in enumerate(zip(made.first_keys, made.samples, strict=True)):
-        queries = str(folder / "queries.parquet")
-        shard.run(shard.ShardJob(sources, s, first, samples, queries, out, 4096))
-    shard.finish(shard.FinishJob(out, made.shards, "g0", "recipe", 4096))
-    return out
+from wit_builder.tables import IMAGES
 
 
 def _samples(url: str) -> list[Sample]:
@@ -94,15 +30,15 @@ def _samples(url: str) -> list[Sample]:
 
 def test_kept_pairs_arrive_in_the_order_of_their_places(tmp_path: Path) -> None:
     """Every kept pair stands once, in the order of its place, with dense keys and its own bytes."""
-    rows = [_row(i) for i in range(30)]
-    kept = _kept(rows)
-    url = _pack(tmp_path, [rows[:11], rows[11:]], kept)
+    rows = [row_of(i) for i in range(30)]
+    kept = kept_of(rows)
+    url = pack(tmp_path, [rows[:11], rows[11:]], kept)
     samples = _samples(url)
-    order = places(kept["uid"], _SEED).argsort().tolist()
+    order = places(kept["uid"], SEED).argsort().tolist()
     assert [s.key for s in samples] == [f"{i:09d}" for i in range(30)]
     for sample, number in zip(samples, order, strict=True):
         row = rows[number]
-        assert sample.members["jpg"] == _jpg(number)
+        assert sample.members["jpg"] == jpg(number)
         assert sample.members["txt"].decode() == row["text"]
         told = msgspec.json.decode(sample.members["json"])
         assert told["queries"] == (["red dog"] if number % 3 else ["dog", "red dog"])
@@ -122,46 +58,99 @@ def test_kept_pairs_arrive_in_the_order_of_their_places(tmp_path: Path) -> None:
 
 def test_dead_and_spare_pairs_are_left_out(tmp_path: Path) -> None:
     """Pairs that are dead, or alive but not kept, do not reach a shard."""
-    rows = [_row(i, alive=i != 3) for i in range(12)]
-    kept = _kept([r for r in rows if r["uid"] not in {rows[3]["uid"], rows[5]["uid"]}])
+    rows = [row_of(i, alive=i != 3) for i in range(12)]
+    kept = kept_of([r for r in rows if r["uid"] not in {rows[3]["uid"], rows[5]["uid"]}])
     urls = {
         msgspec.json.decode(s.members["json"])["url"]
-        for s in _samples(_pack(tmp_path, [rows], kept))
+        for s in _samples(pack(tmp_path, [rows], kept))
     }
     assert urls == {r["url"] for i, r in enumerate(rows) if i not in {3, 5}}
 
 
 def test_how_pairs_were_fetched_does_not_change_the_bytes(tmp_path: Path) -> None:
     """Other parts, in another order, give byte-identical files."""
-    rows = [_row(i) for i in range(25)]
-    kept = _kept(rows)
-    one = Path(_pack(tmp_path / "a", [rows], kept))
-    three = Path(_pack(tmp_path / "b", [rows[20:], rows[7:20][::-1], rows[:7]], kept))
-    names = sorted(p.name for p in one.iterdir())
-    assert names == sorted(p.name for p in three.iterdir())
-    assert all((one / n).read_bytes() == (three / n).read_bytes() for n in names)
+    rows = [row_of(i) for i in range(25)]
+    kept = kept_of(rows)
+    one = Path(pack(tmp_path / "a", [rows], kept))
+    parts = [rows[20:], rows[7:20][::-1], rows[:7]]
+    assert _bytes(one) == _bytes(Path(pack(tmp_path / "b", parts, kept)))
+    assert _bytes(one) == _bytes(Path(pack(tmp_path / "c", parts, kept, together=True)))
+
+
+def _bytes(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_how_many_pictures_are_read_at_once_does_not_show(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pictures passed on one by one, and spilled one by one, make the same exchange file."""
+    rows = [row_of(i) for i in range(25)]
+    write_part(tmp_path, "0", rows)
+    [whole] = [Path(url) for url in map_units(tmp_path, [[0]], kept_of(rows), Ways(4))]
+    before = whole.read_bytes()
+    monkeypatch.setattr(scatter, "_BATCH_BYTES", 0)
+    spilling = partial(exchange.scattering, held_bytes=0)
+    monkeypatch.setattr(exchange, "scattering", spilling)
+    map_units(tmp_path, [[0]], kept_of(rows), Ways(4))
+    assert whole.read_bytes() == before
+
+
+@given(st.integers(1, 400), st.integers(1, 40))
+def test_two_ways_lead_to_the_shard_of_one(shards: int, span: int) -> None:
+    """A coarse bucket and the place in it are the shard, and no bucket is beyond the last."""
+    ways = Ways(shards, span)
+    place = np.random.default_rng(0).integers(0, 2**64, 100, np.uint64, endpoint=False)
+    assert (ways.first(place) * span + ways.second(place) == shard_of(place, shards)).all()
+    assert ways.first(place).max() < ways.buckets
+
+
+@pytest.mark.parametrize(("units", "shards"), [(4000, 40_000), (1, 4), (7, 1)])
+def test_slices_beyond_a_limit_are_avoided(
+    units: int, shards: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Too many slices make two ways, each of about the square root of the shards."""
+    monkeypatch.setattr("wit_builder.pack.plan.MAX_SLICES", units * shards)
+    assert Ways.of(units, shards).is_one
+    monkeypatch.setattr("wit_builder.pack.plan.MAX_SLICES", units * shards - 1)
+    assert Ways.of(units, shards) == Ways(shards, math.isqrt(shards))
+
+
+def test_coarse_buckets_hold_the_pairs_of_their_shards(tmp_path: Path) -> None:
+    """What is sent on from a coarse bucket arrives as it does by one exchange."""
+    rows = [row_of(i) for i in range(40)]
+    for number in range(2):
+        write_part(tmp_path, str(number), rows[number::2])
+    direct = map_units(tmp_path, [[0], [1]], kept_of(rows), Ways(7))
+    shards = [exchange.gather(direct, number) for number in range(7)]
+    ways = Ways(7, 3)
+    coarse = map_units(tmp_path, [[0], [1]], kept_of(rows), ways)
+    for bucket in range(ways.buckets):
+        out = str(tmp_path / f"refined-{bucket}.arrow")
+        scatter.run_refine(scatter.RefineJob(coarse, bucket, ways, out))
+        for number, wanted_rows in enumerate(shards[bucket * 3 : bucket * 3 + 3]):
+            assert exchange.gather([out], number).equals(wanted_rows)
 
 
 def test_a_picture_missing_from_its_part_is_named(tmp_path: Path) -> None:
     """A part whose tar lacks a picture of its table is refused, naming picture and tar."""
-    rows = [_row(i) for i in range(4)]
-    _part(tmp_path, "0", rows[:3])
+    rows = [row_of(i) for i in range(4)]
+    write_part(tmp_path, "0", rows[:3])
     storage.write_parquet(str(tmp_path / "0.parquet"), pa.Table.from_pylist(rows, schema=IMAGES))
-    storage.write_parquet(str(tmp_path / "kept.parquet"), _kept(rows))
-    place = [str(tmp_path / n) for n in ("0.tar", "0.parquet", "kept.parquet", "0.arrow")]
     with pytest.raises(ShardFormatError, match=r"000000003\.jpg.*0\.tar"):
-        scatter.run(scatter.MapJob(place[0], place[1], [place[2]], 1, _SEED, place[3]))
+        map_units(tmp_path, [[0]], kept_of(rows), Ways(1))
 
 
 def test_a_pair_in_two_parts_is_refused(tmp_path: Path) -> None:
-    """A kept pair that was fetched twice does not end up in a shard twice."""
-    rows = [_row(i) for i in range(4)]
-    with pytest.raises(ShardFormatError, match=r"5 pairs \(4 different ones\)"):
-        _pack(tmp_path, [rows, rows[:1]], _kept(rows))
+    """A kept pair that was fetched twice, by one unit or two, is in no shard twice."""
+    rows = [row_of(i) for i in range(4)]
+    for together in (True, False):
+        with pytest.raises(ShardFormatError, match=r"5 pairs \(4 different ones\)"):
+            pack(tmp_path, [rows, rows[:1]], kept_of(rows), together=together)
 
 
 def test_a_missing_part_is_noticed(tmp_path: Path) -> None:
     """A kept pair that no part brings stops the shard instead of leaving a hole in the keys."""
-    rows = [_row(i) for i in range(4)]
+    rows = [row_of(i) for i in range(4)]
     with pytest.raises(ShardFormatError, match="arrived, 4 were planned"):
-        _pack(tmp_path, [rows[:3]], _kept(rows))
+        pack(tmp_path, [rows[:3]], kept_of(rows))

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wit_builder.errors import ShardFormatError
-from wit_builder.pack.plan import Plan, places, plan, shard_of
+from wit_builder.pack.plan import Plan, grouped, places, plan, shard_of
 
 _UIDS = st.lists(st.binary(min_size=16, max_size=16), unique=True, max_size=200)
 
@@ -62,3 +62,15 @@ def test_more_pairs_than_keys_are_refused(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("wit_builder.pack.plan.MAX_SAMPLES", 2)
     with pytest.raises(ShardFormatError, match="nine digits"):
         _plan([bytes([i]) * 16 for i in range(3)], 0, 1)
+
+
+@given(st.lists(st.integers(0, 20)), st.integers(1, 40))
+def test_neighbours_are_grouped_by_size(sizes: list[int], most: int) -> None:
+    """Every one is in one group, in order; no group is larger than asked, unless it is of one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("wit_builder.pack.plan.UNIT_BYTES", most)
+        groups = list(grouped(sizes))
+    assert [number for group in groups for number in group] == [*range(len(sizes))]
+    totals = [sum(sizes[number] for number in group) for group in groups]
+    assert all(total <= most or len(g) == 1 for g, total in zip(groups, totals, strict=True))
+    assert all(t + sizes[g.stop] > most for t, g in zip(totals, groups[:-1], strict=False))

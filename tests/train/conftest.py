@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+import s3fs
 
+from benchmarks.s3_proxy import Proxy
+from tests.train.far_shards import Far, Opened, upload
 from wit_builder.shards.layout import Metadata, key_of
 from wit_builder.shards.manifest import finish
+from wit_builder.shards.read import Dataset
 from wit_builder.shards.write import Pair, write_shard
+from wit_train.source import Source
 
 MakeShards = Callable[..., str]
 
@@ -105,7 +112,42 @@ every_steps = 1
 checkpoint_every_steps = 4
 [pace]
 compute_threads = 1
-decode_threads = 1
+workers = 0
 """
     )
     return place
+
+
+@pytest.fixture
+def opened() -> Iterator[Opened]:
+    """Give a function that opens a source, which is closed in the end."""
+    with contextlib.ExitStack() as stack:
+
+        def open_source(dataset: Dataset, **options: Any) -> Source:
+            return stack.enter_context(contextlib.closing(Source(dataset, **options)))
+
+        yield open_source
+
+
+@pytest.fixture
+def fresh_clients() -> Iterator[None]:
+    """Have s3fs look at the environment anew: it keeps its clients."""
+    s3fs.S3FileSystem.clear_instance_cache()
+    yield
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.fixture
+def far(
+    request: pytest.FixtureRequest,
+    s3_endpoint: str,
+    s3_folder: str,
+    shards: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Far]:
+    """Give a data set in a bucket, and the proxy that it is asked through."""
+    upload(shards, s3_folder)
+    request.getfixturevalue("fresh_clients")
+    with Proxy(s3_endpoint) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        yield Far(Dataset.open(s3_folder), proxy, Dataset.open(shards))

@@ -72,7 +72,7 @@ def test_logit_scale_is_clipped_at_a_hundred():
         network, optimiser_for(network, recipe.optimiser), torch.device("cpu"), recipe
     )
     images, tokens = np.zeros((4, 32, 32, 3), np.uint8), np.ones((4, 8), np.int32)
-    train_step(training, Batch(0, images, tokens, np.arange(4), 0), 1e-3)
+    train_step(training, Batch(0, images, tokens, np.arange(4), np.ones(4, np.bool_), 0), 1e-3)
     assert float(network.logit_scale.detach().exp()) == pytest.approx(100.0)
 
 

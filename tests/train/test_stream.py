@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import selectors
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,20 +14,21 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from tests.train.conftest import MakeShards
 from wit_builder.errors import ShardFormatError, TrainingError
 from wit_builder.shards import removal
-from wit_builder.shards.read import Dataset
-from wit_train import source
 from wit_train.blocks import Layout
 from wit_train.stream import Batch, Look, Pace, Stream
 from wit_train.tokens import Tokenizer
 
 LOOK = Look(image_size=32, context_length=8)
 ONCE = Layout(lanes=1, shuffle=False, epochs=1)
+HERE = Pace(workers=0)
 
 
-def first(shards: str, count: int, **options: object) -> list[Batch]:
+def first(shards: str | dict[str, int], count: int, **options: object) -> list[Batch]:
     layout = options.pop("layout", Layout(lanes=4, seed=5))
+    options.setdefault("pace", HERE)
     stream = Stream(shards, batch_size=8, layout=layout, look=LOOK, **options)  # type: ignore[arg-type]
     return [batch for batch, _ in zip(stream, range(count), strict=False)]
 
@@ -39,18 +43,20 @@ def same(one: list[Batch], other: list[Batch]) -> bool:
 
 
 def test_a_finite_stream_yields_every_sample_once_with_its_own_caption(shards: str):
-    """Evaluation sees all samples in order, each with its text; the last batch is short."""
+    """Evaluation sees all samples in order, each with its text; the last batch is padded."""
     batches = first(shards, 99, layout=ONCE)
-    assert np.concatenate([b.sample_ids for b in batches]).tolist() == list(range(70))
+    assert np.concatenate([b.sample_ids for b in batches]).tolist() == [*range(70), -1, -1]
     expected = Tokenizer(8)([f"picture number {i}" for i in range(70)])
-    np.testing.assert_array_equal(np.concatenate([b.tokens for b in batches]), expected)
-    assert [len(b.images) for b in batches] == [8] * 8 + [6]
+    np.testing.assert_array_equal(np.concatenate([b.tokens[b.valid] for b in batches]), expected)
+    assert [int(b.valid.sum()) for b in batches] == [8] * 8 + [6]
+    assert not batches[-1].images[6:].any()
+    assert not batches[-1].tokens[6:].any()
 
 
-def test_resuming_at_a_step_gives_the_same_batches_whatever_the_threads(shards: str):
-    """Steps 5 to 11 are the same, read on from 0 or begun at 5, with 1 thread or 3."""
-    whole = first(shards, 12, pace=Pace(threads=1))
-    rest = first(shards, 7, start_step=5, pace=Pace(threads=3, steps_ahead=4))
+def test_resuming_at_a_step_gives_the_same_batches_whatever_the_processes(shards: str):
+    """Steps 5 to 11 are the same, read on from 0 or begun at 5, in this process or in three."""
+    whole = first(shards, 12)
+    rest = first(shards, 7, start_step=5, pace=Pace(workers=3, steps_ahead=4, readers=2))
     assert same(whole[5:], rest)
     assert [b.step for b in rest] == list(range(5, 12))
 
@@ -109,7 +115,8 @@ def test_a_block_of_which_all_was_removed_is_filled_by_the_next(make_shards):
     removal.remove(shards, uids_of(2, 3, 11))
     batches = first(shards, 2, layout=ONCE)
     expected = Tokenizer(8)([f"picture number {i}" for i in (0, 1, 4, 4, 4, 5, 6, 7, 8, 9, 10, 0)])
-    np.testing.assert_array_equal(np.concatenate([b.tokens for b in batches]), expected)
+    tokens = np.concatenate([b.tokens[b.valid] for b in batches])
+    np.testing.assert_array_equal(tokens, expected)
     assert [b.substituted for b in batches] == [2, 1]
 
 
@@ -123,11 +130,12 @@ def test_a_data_set_of_which_all_was_removed_stops_the_stream(make_shards):
 
 def test_a_removal_under_way_does_not_stop_a_stream(make_shards):
     """What was opened before reads shards of the next revision, and leaves out what is gone."""
-    shards = make_shards(16, max_block_bytes=1)
-    batches = iter(Stream(shards, batch_size=4, layout=ONCE, look=LOOK, pace=Pace(steps_ahead=0)))
+    shards = make_shards(40, max_block_bytes=1)
+    pace = Pace(workers=0, steps_ahead=0)  # so that no more than two steps are read ahead
+    batches = iter(Stream(shards, batch_size=4, layout=ONCE, look=LOOK, pace=pace))
     assert next(batches).substituted == 0
-    removal.remove(shards, uids_of(9, 10))
-    assert [batch.substituted for batch in batches] == [0, 2, 0]
+    removal.remove(shards, uids_of(33, 34))
+    assert [batch.substituted for batch in batches] == [0, 0, 0, 0, 0, 0, 0, 2, 0]
 
 
 def test_a_flipped_byte_stops_the_stream_naming_shard_and_offset(make_shards):
@@ -141,42 +149,119 @@ def test_a_flipped_byte_stops_the_stream_naming_shard_and_offset(make_shards):
         first(shards, 4)
 
 
-def test_a_block_read_wrongly_once_is_read_again(shards: str, monkeypatch: pytest.MonkeyPatch):
-    """A fault of the connection does not end a run."""
-    calls, read = [0], Dataset.block_bytes
-
-    def faulty(self: Dataset, block: int) -> bytes:
-        calls[0] += 1
-        if calls[0] == 1:
-            raise ShardFormatError("damaged")
-        return read(self, block)
-
-    monkeypatch.setattr(Dataset, "block_bytes", faulty)
-    assert len(source.read_block(Dataset.open(shards), 0)) > 0
-    assert calls == [2]
-
-
-def test_blocks_kept_in_memory_are_bounded(shards: str):
-    """No more than the blocks in use are kept."""
-    blocks = source.Source(Dataset.open(shards), keep=2)
-    for block in range(4):
-        blocks.block(block).result()
-    assert len(blocks._kept) == 2
-    blocks.close()
-
-
 def test_a_rank_outside_the_world_is_refused(shards: str):
     """Ranks count from 0."""
     with pytest.raises(TrainingError, match="rank 2 of 2"):
         Stream(shards, batch_size=8, rank=2, world_size=2)
 
 
+def test_batches_that_are_kept_keep_their_content(shards: str):
+    """Memory of a batch is used again only when nothing refers to it."""
+    kept = first(shards, 30)
+    copies = [b.images.copy() for b in first(shards, 30)]
+    assert all(np.array_equal(b.images, copy) for b, copy in zip(kept, copies, strict=True))
+
+
+def test_batches_that_are_let_go_are_used_again(shards: str):
+    """A long run needs the memory of a few batches, a slice of one keeps all of it."""
+    stream = Stream(shards, batch_size=8, layout=Layout(lanes=4), look=LOOK, pace=HERE)
+    places, slices = set(), []
+    for batch, number in zip(stream, range(40), strict=False):
+        places.add(batch.images.ctypes.data)
+        if number % 10 == 0:
+            slices.append((batch.images[3:4], batch.images[3:4].copy()))
+    assert len(places) < 12
+    assert all(np.array_equal(part, copy) for part, copy in slices)
+
+
+def test_a_mixture_gives_each_data_set_its_rows(make_shards: MakeShards):
+    """Lanes are shares of every batch, in the order of the data sets; ids count through."""
+    one, other = make_shards(30), make_shards(50)
+    mixture, layout = {one: 1, other: 3}, Layout(seed=1)
+    batches = first(mixture, 25, layout=layout)
+    ids = np.stack([b.sample_ids for b in batches])
+    assert (ids[:, :2] < 30).all()
+    assert (ids[:, 2:] >= 30).all()
+    assert (np.bincount(ids.ravel(), minlength=80)[30:] == 3).all()
+    assert Stream(mixture, batch_size=8).order.samples == 80
+    halves = [first(mixture, 25, layout=layout, rank=r, world_size=2) for r in (0, 1)]
+    for batch, left, right in zip(batches, *halves, strict=True):
+        assert np.array_equal(batch.images, np.concatenate([left.images, right.images]))
+
+
+def test_more_blocks_than_planned_for_are_read_where_a_step_needs_them(make_shards: MakeShards):
+    """Blocks of one sample, many of them a step: memory grows to what a step needs."""
+    shards = make_shards(64, max_block_bytes=1)
+    batches = first(shards, 2, layout=Layout(lanes=1, shuffle=False, epochs=1))
+    assert np.concatenate([b.sample_ids for b in batches]).tolist() == list(range(16))
+
+
+def decode_processes(parent: int) -> list[int]:
+    """Return the decode processes of a process."""
+    children = Path(f"/proc/{parent}/task").glob("*/children")
+    found = [int(pid) for place in children for pid in place.read_text().split()]
+    return [p for p in found if b"wit_train.worker" in Path(f"/proc/{p}/cmdline").read_bytes()]
+
+
+def test_a_decode_process_that_is_killed_is_replaced(shards: str):
+    """Its tasks are done by another: the batches are the same."""
+    expected = first(shards, 30)
+    stream = Stream(
+        shards, batch_size=8, layout=Layout(lanes=4, seed=5), look=LOOK, pace=Pace(workers=2)
+    )
+    got = []
+    for number, batch in zip(range(30), stream, strict=False):
+        got.append(batch)
+        if number in (3, 17):
+            os.kill(decode_processes(os.getpid())[0], signal.SIGKILL)
+    assert same(got, expected)
+
+
+def test_decode_processes_that_cannot_live_end_the_stream(
+    shards: str, monkeypatch: pytest.MonkeyPatch
+):
+    """Not started over and over: the error says what they ended with."""
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(TrainingError, match="status 1"):
+        first(shards, 1, pace=Pace(workers=1))
+
+
+def test_decode_processes_end_with_the_iteration(shards: str):
+    """Closing the iterator, or dropping it, leaves no process behind."""
+    batches = iter(Stream(shards, batch_size=8, look=LOOK, pace=Pace(workers=2)))
+    next(batches)
+    assert len(decode_processes(os.getpid())) == 2
+    batches.close()
+    assert decode_processes(os.getpid()) == []
+
+
+def test_decode_processes_end_when_their_parent_is_killed(shards: str):
+    """Their pipe closes, and they hold no memory any more."""
+    code = (
+        "import sys, time; from wit_train.stream import Stream, Look, Pace\n"
+        f"stream = Stream({shards!r}, batch_size=8, pace=Pace(workers=1))\n"
+        "batches = iter(stream); next(batches)\n"
+        "print('ready', flush=True); time.sleep(100)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == b"ready\n"
+        (worker,) = decode_processes(parent.pid)
+        ended = os.pidfd_open(worker)
+        parent.kill()
+    with selectors.DefaultSelector() as selector:
+        selector.register(ended, selectors.EVENT_READ)
+        assert selector.select(30)
+    os.close(ended)
+
+
 def test_the_stream_imports_neither_torch_nor_open_clip_nor_webdataset(shards: str):
     """A loader process starts in a second: the heavy packages stay out, even after a batch."""
     code = (
-        "import sys; from wit_train.stream import Stream, Look\n"
-        f"next(iter(Stream({shards!r}, batch_size=8, look=Look(image_size=32))))\n"
-        "bad = {'torch', 'torchvision', 'open_clip', 'webdataset', 'numba'} & set(sys.modules)\n"
+        "import sys; from wit_train.stream import Stream, Look, Pace; import wit_train.worker\n"
+        "look, pace = Look(image_size=32), Pace(workers=0)\n"
+        f"next(iter(Stream({shards!r}, batch_size=8, look=look, pace=pace)))\n"
+        "bad = {'torch', 'torchvision', 'open_clip', 'webdataset'} & set(sys.modules)\n"
         "assert not bad, bad"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

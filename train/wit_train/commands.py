@@ -38,17 +38,16 @@ def train(
     need_torch()
     from wit_builder.shards.read import read_info
     from wit_train import loop
-    from wit_train.config import TrainRecipe, steps_of
+    from wit_train.config import TrainRecipe, places_of, steps_of
     from wit_train.metrics import for_terminal
 
     settings = recipes.load(recipe, TrainRecipe, set_ or ())
     folder = out or settings.out
     if not folder:
         raise RecipeError("where shall the run go?", where="out", fix="give --out FOLDER")
-    if not settings.data.shards:
-        fix = "--set data.shards=FOLDER"
-        raise RecipeError("train on which shards?", where="data.shards", fix=fix)
-    steps = steps_of(settings, read_info(settings.data.shards).samples)
+    folders = places_of(settings.data)
+    listed = [folders] if isinstance(folders, str) else folders
+    steps = steps_of(settings, sum(read_info(place).samples for place in listed))
     with for_terminal(steps, as_json=json) as shown:
         outcome = loop.train(settings, folder, shown.show)
     if outcome.interrupted:

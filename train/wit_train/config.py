@@ -13,7 +13,9 @@ from msgspec import Meta
 from wit_builder.errors import RecipeError
 from wit_builder.sections import Natural, Positive
 from wit_train.blocks import Layout
+from wit_train.cache import Cache
 from wit_train.decode import Augment
+from wit_train.stream import Pace
 
 _Rate = Annotated[float, Meta(gt=0)]
 _Beta = Annotated[float, Meta(ge=0, lt=1)]
@@ -28,10 +30,14 @@ class DataSection(_Section, frozen=True):
 
     shards: str = ""
     """Folder of a finished data set, local (from where the command runs) or remote."""
+    mixture: dict[str, Positive] = {}
+    """Instead: folders with their numbers of lanes, which are their shares of every batch. Their
+    order matters; the lanes are ``lanes`` in all."""
     batch_size: Positive = 32_768
     """Of all ranks together."""
     lanes: Positive = 256
-    window_blocks: Positive = 1
+    window_blocks: Natural = 0
+    """Blocks whose samples are permuted together; 0: 1 for shards that we packed, 8 for others."""
     augment: Augment = Augment()
 
 
@@ -58,9 +64,16 @@ class OptimiserSection(_Section, frozen=True):
 class PaceSection(_Section, frozen=True):
     """What changes how fast training goes, never what it gives."""
 
-    decode_threads: Natural = 0
-    """0: one per core."""
+    workers: Annotated[int, Meta(ge=-1)] = -1
+    """Decode processes; -1: this process's share of the cores; 0: none."""
+    readers: Positive = 16
+    """Blocks that are read at once."""
     steps_ahead: Positive = 2
+    deadline_s: Annotated[float, Meta(gt=0)] = 300.0
+    """A range of a shard that cannot be read for so long ends the run."""
+    cache: str = ""
+    """Folder on local disk for blocks of remote shards, shared by the processes of a machine."""
+    cache_bytes: Positive = 100 << 30
     compute_threads: Natural = 0
     """0: as torch chooses. On CPU, another number rounds differently."""
 
@@ -90,7 +103,7 @@ class TrainRecipe(_Section, frozen=True):
     log: LogSection = LogSection()
 
 
-_FREE = {"name", "out", "pace", "log", "shards"}
+_FREE = {"name", "out", "pace", "log", "shards", "mixture"}
 """Keys that may change between a run and its continuation."""
 
 
@@ -98,6 +111,29 @@ def layout_of(recipe: TrainRecipe) -> Layout:
     """Return what decides the order of the samples."""
     data = recipe.data
     return Layout(lanes=data.lanes, window_blocks=data.window_blocks, seed=recipe.seed)
+
+
+def pace_of(pace: PaceSection) -> Pace:
+    """Return how far and how hard the stream works ahead."""
+    return Pace(
+        workers=None if pace.workers < 0 else pace.workers,
+        steps_ahead=pace.steps_ahead,
+        readers=pace.readers,
+        deadline_s=pace.deadline_s,
+        cache=Cache(pace.cache, pace.cache_bytes) if pace.cache else None,
+    )
+
+
+def places_of(data: DataSection) -> str | dict[str, int]:
+    """Return what to stream: a folder, or folders with their lanes.
+
+    Raises:
+        RecipeError: neither or both of ``shards`` and ``mixture`` are set.
+    """
+    if bool(data.shards) == bool(data.mixture):
+        what = "train on which shards?" if not data.shards else "set one of shards and mixture"
+        raise RecipeError(what, where="data.shards", fix="--set data.shards=FOLDER")
+    return data.shards or dict(data.mixture)
 
 
 def steps_of(recipe: TrainRecipe, samples: int) -> int:
@@ -120,6 +156,7 @@ def bound_keys(recipe: TrainRecipe) -> dict[str, str]:
     """Return the keys that a continued run must share with its beginning, with values as JSON."""
     found: dict[str, str] = {}
     _flatten(msgspec.to_builtins(recipe), "", found)
+    found["data.mixture"] = msgspec.json.encode(list(recipe.data.mixture.values())).decode()
     return found
 
 

@@ -20,7 +20,7 @@ from PIL import Image
 
 from wit_builder.errors import RecipeError
 from wit_train import decode, evaluate
-from wit_train.tokens import Tokenizer
+from wit_train.model import tokenizer_of
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -76,7 +76,7 @@ class _Ours(Embedding):
 
     def __init__(self, judged: evaluate.Judged, threads: int) -> None:
         super().__init__(threads)
-        self._judged, self._tokenize = judged, Tokenizer(judged.spec.context_length)
+        self._judged, self._tokenize = judged, tokenizer_of(judged.spec)
 
     def images(self, images: Sequence[Pixels]) -> torch.Tensor:
         size = self._judged.spec.image_size

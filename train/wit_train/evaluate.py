@@ -21,9 +21,9 @@ from wit_builder.errors import TrainingError
 from wit_train import checkpoint, decode, model
 from wit_train.blocks import Layout
 from wit_train.labels import Labelled
+from wit_train.resize import Pixels
 from wit_train.step import precision
 from wit_train.stream import Look, Stream
-from wit_train.tokens import Tokenizer
 
 _BATCH = 256
 _READERS = 8
@@ -115,7 +115,7 @@ def class_features(
     judged: Judged, classes: Sequence[str], templates: Sequence[str]
 ) -> torch.Tensor:
     """Return the classifier [C, D] made of names and templates."""
-    tokenize = Tokenizer(judged.spec.context_length)
+    tokenize = model.tokenizer_of(judged.spec)
     sum_CD = torch.zeros(())
     for template in templates:
         texts = [template.replace("{}", name) for name in classes]
@@ -142,7 +142,7 @@ def _picture_features(judged: Judged, places: Sequence[str]) -> tuple[torch.Tens
     return torch.cat(features), kept
 
 
-def _sized(place: str, size: int) -> decode.Pixels | None:
+def _sized(place: str, size: int) -> Pixels | None:
     picture = decode.pixels(storage.read_bytes(place))
     return None if picture is None else decode.for_evaluation(picture, size)
 
@@ -166,12 +166,18 @@ def retrieval(judged: Judged, shards: str) -> Result:
         judged: the model.
         shards: folder of a finished data set; all of it is used, N x N scores in parts.
     """
+    spec = judged.spec
     look = Look(
-        image_size=judged.spec.image_size, context_length=judged.spec.context_length, augment=None
+        image_size=spec.image_size,
+        context_length=spec.context_length,
+        augment=None,
+        clean=spec.clean,
     )
     layout = Layout(lanes=1, shuffle=False, epochs=1)
     batches = Stream(shards, batch_size=_BATCH, layout=layout, look=look)
-    features = [(judged.images(b.images), judged.texts(b.tokens)) for b in batches]
+    features = [
+        (judged.images(b.images[b.valid]), judged.texts(b.tokens[b.valid])) for b in batches
+    ]
     image_ND, text_ND = (torch.cat(part) for part in zip(*features, strict=True))
     count, scores = len(image_ND), dict[str, Score]()
     for name, query_ND, found_ND in (

@@ -16,14 +16,13 @@ import xxhash
 from wit_builder import recipe as recipes
 from wit_builder import storage
 from wit_builder.errors import TrainingError
-from wit_builder.shards.read import Dataset
 from wit_train import checkpoint, metrics, model
 from wit_train.checkpoint import Note
-from wit_train.config import TrainRecipe, bound_keys, layout_of, steps_of
+from wit_train.config import TrainRecipe, bound_keys, layout_of, pace_of, places_of, steps_of
 from wit_train.metrics import Row
 from wit_train.schedule import learning_rate
 from wit_train.step import Training, optimiser_for, train_step
-from wit_train.stream import Batch, Look, Pace, Stream
+from wit_train.stream import Batch, Look, Stream
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -62,19 +61,19 @@ def train(recipe: TrainRecipe, out: str, show: Show | None = None) -> Outcome:
     if recipe.pace.compute_threads:
         torch.set_num_threads(recipe.pace.compute_threads)
     spec = model.spec_of(recipe.model)
-    dataset = Dataset.open(recipe.data.shards)
-    steps = steps_of(recipe, dataset.info.samples)
+    stream = _open_stream(recipe, spec)
+    steps = steps_of(recipe, stream.order.samples)
     training = _begin(recipe, spec)
     note = Note(
         step=0,
-        data=dataset.info.base,
+        data=stream.base,
         bound=bound_keys(recipe),
         model=spec.config,
         precision=recipe.precision,
-        revision=dataset.revision,
+        revision=stream.revision,
     )
     start = _resume(storage.join(out, "checkpoints"), training, note)
-    stream = _open_stream(recipe, dataset, spec, start)
+    stream.start_step = start
     storage.publish_bytes(storage.join(out, "recipe.toml"), recipes.dump(recipe).encode())
     return _Run(training, stream, note, steps, out).go(start, show or (lambda *_: None))
 
@@ -98,18 +97,18 @@ def _parts(training: Training) -> dict[str, checkpoint.Stateful]:
     return {"model": training.model, "optimiser": training.optimiser}
 
 
-def _open_stream(recipe: TrainRecipe, dataset: Dataset, spec: model.Spec, start: int) -> Stream:
+def _open_stream(recipe: TrainRecipe, spec: model.Spec) -> Stream:
     return Stream(
-        dataset,
+        places_of(recipe.data),
         batch_size=recipe.data.batch_size,
         layout=layout_of(recipe),
         look=Look(
             image_size=spec.image_size,
             context_length=spec.context_length,
             augment=recipe.data.augment,
+            clean=spec.clean,
         ),
-        pace=Pace(threads=recipe.pace.decode_threads, steps_ahead=recipe.pace.steps_ahead),
-        start_step=start,
+        pace=pace_of(recipe.pace),
     )
 
 
@@ -196,7 +195,7 @@ class _Meter:
 
     def since_last(self) -> tuple[float, float, int]:
         """Return pairs per second, share of time spent waiting, substitutes; begin anew."""
-        now, waited = time.perf_counter(), self._stream.waited_s
+        now, waited = time.perf_counter(), self._stream.stats.waited_s
         seconds = max(now - self._last, 1e-9)
         out = (self._pairs / seconds, (waited - self._waited_before) / seconds, self._substituted)
         self._last, self._waited_before, self._pairs, self._substituted = now, waited, 0, 0

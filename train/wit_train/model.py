@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import msgspec
 import open_clip
@@ -13,7 +13,7 @@ from open_clip.model import CLIP, CustomTextCLIP
 from wit_builder import storage
 from wit_builder.errors import RecipeError
 from wit_train.config import ModelSection
-from wit_train.tokens import VOCABULARY
+from wit_train.tokens import VOCABULARY, Clean, Tokenizer
 
 # CLIP paper's data, as its authors' code normalises it; per channel, of pixels in [0, 1]
 MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -26,6 +26,7 @@ class Spec(NamedTuple):
     config: dict[str, Any]
     image_size: int
     context_length: int
+    clean: Clean
 
 
 def spec_of(section: ModelSection) -> Spec:
@@ -55,7 +56,15 @@ def checked(config: dict[str, Any]) -> Spec:
                 f"a model config needs {key}", where="model", fix="see train/README.md"
             )
     vision, text = config["vision_cfg"], config["text_cfg"]
-    if "hf_model_name" in text or text.get("vocab_size", VOCABULARY) != VOCABULARY:
+    options = text.get("tokenizer_kwargs", {})
+    clean = options.get("clean", "lower")
+    foreign = "hf_model_name" in text or "hf_tokenizer_name" in text
+    if (
+        foreign
+        or text.get("vocab_size", VOCABULARY) != VOCABULARY
+        or options.keys() - {"clean"}
+        or clean not in get_args(Clean)
+    ):
         raise RecipeError(
             "the texts of this model are not CLIP's BPE tokens",
             where="model.text_cfg",
@@ -64,7 +73,12 @@ def checked(config: dict[str, Any]) -> Spec:
     size = vision.get("image_size", 224)
     if not isinstance(size, int):
         raise RecipeError("pictures must be square", where="model.vision_cfg.image_size")
-    return Spec(config, size, text.get("context_length", 77))
+    return Spec(config, size, text.get("context_length", 77), clean)
+
+
+def tokenizer_of(spec: Spec) -> Tokenizer:
+    """Return what makes the model's tokens of texts."""
+    return Tokenizer(spec.context_length, spec.clean)
 
 
 def _by_name(name: str) -> dict[str, Any]:

@@ -150,10 +150,10 @@ class _Adopting:
         for number, (first, samples) in enumerate(zip(plan.first_keys, plan.samples, strict=True)):
             job = ShardJob(
                 sources=files,
+                bucket=number,
                 shard=number,
                 first_key=first,
                 samples=samples,
-                queries_url="",
                 folder=self._stages.place("shards"),
                 max_block_bytes=self._recipe.pack.max_block_bytes,
             )

@@ -95,7 +95,9 @@ def run(job: PairsJob) -> Done:
     taking = _Taking(job)
     outputs: list[storage.Published] = []
     with (
-        exchange.scattering(job.pairs, _PLACED, job.shards, outputs, compression=None) as pairs,
+        exchange.scattering(
+            job.pairs, _PLACED, job.shards, outputs, kind=exchange.PICTURES
+        ) as pairs,
         exchange.scattering(job.uids, UIDS, job.shards, outputs) as uids,
     ):
         for table in taking.tables():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -62,16 +63,17 @@ def run_pack(job: ShardJob) -> Done:
         ShardFormatError: not the pairs that were counted.
         StorageError: something cannot be read or written.
     """
-    rows = exchange.gather(job.sources, job.shard)
-    rows = rows.take(pc.sort_indices(rows, [("place", "ascending"), ("uid", "ascending")]))
-    shard.refuse_unplanned(rows := rows.filter(_first_of_uid(rows)), job)
-    return shard.written(rows, pa.array([], pa.string()), job)
+    rows = exchange.gather(job.sources, job.bucket)
+    order = shard.in_order(rows)
+    order = order[_first_of_uid(rows["uid"].take(pa.array(order)))]
+    shard.refuse_unplanned(rows["uid"].take(pa.array(order)), job)
+    return shard.written(rows, order, pa.array([], pa.string()), job)
 
 
-def _first_of_uid(rows: pa.Table) -> pa.Array:
-    """Return which rows have another uid than the row before; Arrow's sorting is stable."""
-    uids = rows["uid"].combine_chunks()
-    again = np.zeros(len(uids), np.bool_)
-    if len(uids) > 1:
-        again[1:] = pc.equal(uids[1:], uids[:-1]).to_numpy(zero_copy_only=False)
-    return pa.array(~again)
+def _first_of_uid(uids: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
+    """Return which rows have another uid than the row before."""
+    column = uids.combine_chunks()
+    first = np.ones(len(column), np.bool_)
+    if len(column) > 1:
+        first[1:] = pc.not_equal(column[1:], column[:-1]).to_numpy(zero_copy_only=False)
+    return first

@@ -1,1 +1,1 @@
-"""Kept pairs become shards: plan, one map unit per fetched part, one reduce unit per shard."""
+"""Kept pairs become shards: plan, find the pictures, map units of parts, a reduce unit a shard."""

@@ -194,11 +194,12 @@ class Exchanged(Step):
             storage.remove(self.url)
             return
         header = next(exchange.streams(self.url)).table
-        compression = None if _PICTURES in header.column_names else "zstd"
-        exchange.rewrite(self.url, self._left, compression)
+        is_of_pictures = _PICTURES in header.column_names
+        kind = exchange.PICTURES if is_of_pictures else exchange.ROWS
+        exchange.rewrite(self.url, self._left, kind)
 
     def _left(self, rows: pa.Table) -> pa.Table:
-        return rows.filter(pa.array(~self.mask(rows))).combine_chunks()
+        return rows.filter(pa.array(~self.mask(rows)))
 
 
 _STEPS = {"matched": Matched, "images": Images, "rejected": Rejected, "kept": Kept}

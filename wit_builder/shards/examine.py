@@ -20,7 +20,9 @@ import xxhash
 
 from wit_builder import storage
 from wit_builder.errors import ShardFormatError, WitError
+from wit_builder.ranges import open_ranges
 from wit_builder.shards import layout, tar
+from wit_builder.shards.decodable import OWN, complaint
 from wit_builder.shards.faults import FINISH_REMOVAL, Fault, readable_table, reason
 from wit_builder.shards.layout import MEMBERS, Metadata
 from wit_builder.shards.manifest import read_record
@@ -37,6 +39,8 @@ class Expected(msgspec.Struct, frozen=True):
     shard: str
     manifest: dict[str, Any] | None
     blocks: list[Block] | None
+    decode: bool = False
+    """Whether every picture is to be decoded."""
 
 
 class Examined(msgspec.Struct, frozen=True):
@@ -78,7 +82,7 @@ class _Examination:
         self.unfinished = self._is_unfinished(record)
         url = storage.join(self.expected.folder, self.tar)
         try:
-            with storage.open_read(url) as stream, storage.translated(url, "read"):
+            with open_ranges(url) as stream:
                 self._read(stream, rows, record)
             self._compare_digests(record)
         except WitError as error:
@@ -297,6 +301,9 @@ class _SampleReader:
             self._row_fault(number, row, f"says {state}, the tar's bytes tell otherwise")
         if blank or any(n == number for n, _ in self.suspects):
             return
+        if self.parent.expected.decode and (what := complaint(bodies["jpg"], OWN)):
+            name, offset = f"{row['key']}.jpg", row["jpg"]["offset"]
+            self.parent.fault(self.parent.tar, name, offset, what)
         try:
             metadata = msgspec.json.decode(bodies["json"], type=Metadata)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:

@@ -31,11 +31,19 @@ class Fault(msgspec.Struct, frozen=True):
     what: str
     fix: str = "copy the file again from where it is whole, or pack it again"
 
+    @property
+    def where(self) -> str:
+        """File, member and byte, as far as they are known."""
+        place = ": ".join(p for p in (self.file, self.member) if p)
+        return place + (f" at byte {self.offset}" if self.offset >= 0 else "")
+
+    def told(self) -> str:
+        """Return where it is and what it is."""
+        return f"{self.where}: {self.what}"
+
     def error(self) -> ShardFormatError:
         """Return the fault as the error that tells it in a line."""
-        place = ": ".join(p for p in (self.file, self.member) if p)
-        at = f" at byte {self.offset}" if self.offset >= 0 else ""
-        return ShardFormatError(self.what, where=place + at, fix=self.fix)
+        return ShardFormatError(self.what, where=self.where, fix=self.fix)
 
 
 def readable_table(

@@ -49,7 +49,18 @@ class _DamagedError(ValueError):
 
 
 def walk(stream: Stream, size: int) -> Iterator[Member | Fault]:
+    """Yield the files of a tar, and its faults, in order, as ``entries`` does.
+
+    At each member the stream stands at its first byte.
+    """
+    for found in entries(stream, size):
+        yield found if isinstance(found, Fault) else found[1]
+
+
+def entries(stream: Stream, size: int) -> Iterator[tuple[int, Member] | Fault]:
     """Yield the files of a tar, and its faults, in order; each fault costs no more than itself.
+
+    Of a file come the place of its first header (extension headers included) and the member.
 
     After a fault it goes on at the next 512-byte block that is a sound header. Concatenated tars
     are read to the last, with a fault where one ends. At each member the stream stands at its first
@@ -60,7 +71,7 @@ def walk(stream: Stream, size: int) -> Iterator[Member | Fault]:
         stream: the tar.
         size: its size in bytes.
     """
-    at, told = 0, dict[str, bytes]()  # what extension headers said of the entry to come
+    at, start, told = 0, 0, dict[str, bytes]()  # what extension headers said of the entry to come
     while at < size:
         stream.seek(at)
         try:
@@ -75,14 +86,14 @@ def walk(stream: Stream, size: int) -> Iterator[Member | Fault]:
             resumed = _next_header(stream, at + BLOCK)
             if resumed is None:
                 return
-            at, told = resumed, {}
+            at, start, told = resumed, resumed, {}
             continue
-        member = Member(_text(entry.name), at + BLOCK, entry.size)
+        member = Member(text(entry.name), at + BLOCK, entry.size)
         if entry.kind in _FILES and not member.name.endswith("/"):
-            yield member
-        if entry.kind not in _EXTENSIONS:
-            told = {}
+            yield start, member
         at = member.end
+        if entry.kind not in _EXTENSIONS:
+            start, told = at, {}
     yield Fault("the end is missing: cut short between two entries", at)
 
 
@@ -104,7 +115,7 @@ def _entry(stream: Stream, at: int, told: dict[str, bytes]) -> _Entry | None:
 
 def _refuse_longer(entry: _Entry, left: int) -> None:
     if entry.size > left:
-        raise _DamagedError(f"{_text(entry.name)} is cut short")
+        raise _DamagedError(f"{text(entry.name)} is cut short")
 
 
 def _is_sound(head: bytes) -> bool:
@@ -148,7 +159,8 @@ def _name(head: bytes) -> bytes:
     return prefix + b"/" + name if prefix else name
 
 
-def _text(name: bytes) -> str:
+def text(name: bytes) -> str:
+    """Return a file's name as text; bytes that are not UTF-8 become escapes."""
     return name.decode(errors="backslashreplace")
 
 
@@ -172,7 +184,7 @@ def _pax(data: bytes) -> dict[str, bytes]:
         if not space or end <= at + len(length) or end > len(data):
             raise _DamagedError("a PAX header with unreadable records")
         key, _, value = data[at + len(length) + 1 : end - 1].partition(b"=")
-        records[_text(key)] = value
+        records[text(key)] = value
         at = end
     return {key: records[key] for key in ("path", "size") if key in records}
 

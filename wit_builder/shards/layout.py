@@ -48,8 +48,24 @@ class Metadata(msgspec.Struct, frozen=True):
     """32 hex digits."""
 
 
+class Foreign(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``dataset.json`` says beside, where the shards are those of others (``wit index``)."""
+
+    root: str
+    """Absolute folder or URL that the shards' names in the manifest start from; empty: this one."""
+    image: tuple[str, ...] = ("jpg", "jpeg", "png", "webp")
+    """Endings of members that are pictures, the first that a sample has counting."""
+    caption: tuple[str, ...] = ("txt",)
+    """Endings of members that hold the caption, in the same way."""
+    caption_key: str = ""
+    """Empty: the member is the caption; else it is a JSON object, and this its key."""
+
+
 class DatasetInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``dataset.json`` says: the whole data set in a few lines. No times, no places."""
+    """What ``dataset.json`` says: the whole data set in a few lines. No times.
+
+    No places either, unless the shards are those of others.
+    """
 
     format: str = FORMAT
     version: int = VERSION
@@ -67,6 +83,13 @@ class DatasetInfo(msgspec.Struct, frozen=True, kw_only=True):
     """Digest of which sample stands where; the same in every revision."""
     digest: str
     """Digest of the manifest; another one after each removal."""
+    foreign: Foreign | msgspec.UnsetType = msgspec.UNSET
+    """Set for shards of others only, which have no samples tables."""
+
+    @property
+    def root(self) -> str:
+        """Where the shards are, if not beside ``dataset.json``; else empty."""
+        return "" if self.foreign is msgspec.UNSET else self.foreign.root
 
 
 def key_of(position: int) -> str:

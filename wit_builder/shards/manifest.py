@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -18,8 +19,8 @@ from msgspec.structs import replace
 from wit_builder import storage
 from wit_builder.errors import ShardFormatError
 from wit_builder.shards import layout
-from wit_builder.shards.layout import DatasetInfo
-from wit_builder.shards.write import RECORD, ShardRecord
+from wit_builder.shards.layout import MAX_BLOCK_BYTES, DatasetInfo, Foreign
+from wit_builder.shards.write import RECORD, Block, ShardRecord
 from wit_builder.tables import BLOCKS, MANIFEST
 
 _READERS = 16
@@ -45,20 +46,20 @@ def finish(
         raise ShardFormatError(
             "no shard to list", where=storage.redact(folder), fix="no pair was kept: see the report"
         )
-    records = _records(folder, shards)
-    manifest, blocks = manifest_of(records), blocks_of(records)
-    info = DatasetInfo(
-        generation=generation,
-        recipe=recipe,
-        max_block_bytes=max_block_bytes,
-        samples=sum(r.samples for r in records),
-        shards=len(records),
-        blocks=blocks.num_rows,
-        bytes=sum(r.bytes for r in records),
-        base=base_digest(manifest, blocks),
-        digest=manifest_digest(manifest),
-    )
-    return _publish(folder, manifest, blocks, info)
+    head = {"generation": generation, "recipe": recipe, "max_block_bytes": max_block_bytes}
+    return _publish(folder, _records(folder, shards), head)
+
+
+def publish_indexed(
+    folder: str, records: list[ShardRecord], foreign: Foreign
+) -> list[storage.Published]:
+    """Publish the four files that make shards of others a data set; ``dataset.json`` last.
+
+    Raises:
+        StorageError: something cannot be written.
+    """
+    head = {"generation": "", "recipe": "", "members": (), "max_block_bytes": MAX_BLOCK_BYTES}
+    return _publish(folder, records, {**head, "foreign": foreign})
 
 
 def _records(folder: str, shards: int) -> list[ShardRecord]:
@@ -95,9 +96,19 @@ def revise(folder: str, info: DatasetInfo) -> list[storage.Published]:
 
 
 def _publish(
-    folder: str, manifest: pa.Table, blocks: pa.Table, info: DatasetInfo
+    folder: str, records: list[ShardRecord], head: dict[str, Any]
 ) -> list[storage.Published]:
-    sizes = dict(zip(manifest["shard"].to_pylist(), manifest["samples"].to_pylist(), strict=True))
+    manifest, blocks = manifest_of(records), blocks_of(records)
+    info = DatasetInfo(
+        **head,
+        samples=sum(r.samples for r in records),
+        shards=len(records),
+        blocks=blocks.num_rows,
+        bytes=sum(r.bytes for r in records),
+        base=base_digest(manifest, blocks),
+        digest=manifest_digest(manifest),
+    )
+    sizes = {record.shard: record.samples for record in records}
     return [
         storage.write_parquet(storage.join(folder, layout.MANIFEST), manifest),
         storage.write_parquet(storage.join(folder, layout.BLOCKS), blocks),
@@ -144,8 +155,9 @@ def manifest_of(records: list[ShardRecord]) -> pa.Table:
 
 def blocks_of(records: list[ShardRecord]) -> pa.Table:
     """Return the block table (``tables.BLOCKS``), in the order of the data."""
-    rows = [(number, *block) for number, r in enumerate(records) for block in r.blocks]
-    columns = list(zip(*rows, strict=True)) if rows else [()] * len(BLOCKS)
+    blocks = [block for r in records for block in r.blocks]
+    shard = np.repeat(np.arange(len(records)), [len(r.blocks) for r in records])
+    columns = [shard, *([block[i] for block in blocks] for i in range(len(Block._fields)))]
     return pa.table(
         [pa.array(c, f.type) for c, f in zip(columns, BLOCKS, strict=True)], schema=BLOCKS
     )

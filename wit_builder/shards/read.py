@@ -9,7 +9,6 @@ import contextlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import braceexpand
 import msgspec
@@ -18,8 +17,9 @@ import pyarrow as pa
 import xxhash
 
 from wit_builder import storage
-from wit_builder.errors import ShardFormatError, StorageError
+from wit_builder.errors import GoneError, ShardFormatError, StorageError
 from wit_builder.shards import layout, tar
+from wit_builder.shards.block_index import slots_in
 from wit_builder.shards.layout import DatasetInfo
 from wit_builder.shards.manifest import base_digest, manifest_digest, read_record
 from wit_builder.tables import BLOCKS, MANIFEST
@@ -79,10 +79,10 @@ class Dataset:
 
     def shard_url(self, shard: int) -> str:
         """Return the place of a shard's tar."""
-        return storage.join(self.url, self.manifest["shard"][shard].as_py())
+        return storage.join(self.info.root or self.url, self.manifest["shard"][shard].as_py())
 
     def samples_url(self, shard: int) -> str:
-        """Return the place of a shard's samples table."""
+        """Return the place of a shard's samples table, which only our own shards have."""
         return storage.join(self.url, layout.samples_name(self.manifest["shard"][shard].as_py()))
 
     def block_bytes(self, block: int) -> bytes:
@@ -99,7 +99,7 @@ class Dataset:
         url = self.shard_url(row["shard"])
         data = storage.read_bytes(url, row["offset"], row["offset"] + row["length"])
         found = xxhash.xxh3_64_intdigest(data)
-        if found != row["xxh3"] and not self._is_revised(row, found):
+        if found != row["xxh3"] and not self.is_revised(block, found):
             raise _error(
                 f"block {block} is damaged",
                 f"{url} byte {row['offset']}",
@@ -107,26 +107,39 @@ class Dataset:
             )
         return data
 
-    def _is_revised(self, row: dict[str, Any], digest: int) -> bool:
-        """Return whether a later revision of the shard has the block with this digest."""
-        shard = row["shard"]
-        with contextlib.suppress(ShardFormatError, StorageError):  # then the block is damaged
-            record = read_record(self.samples_url(shard))
+    def is_revised(self, block: int, digest: int) -> bool:
+        """Return whether the shard's own record is of a later revision, and has this digest.
+
+        Raises:
+            StorageError: the record cannot be read.
+        """
+        row = self.blocks.slice(block, 1).to_pylist()[0]
+        with contextlib.suppress(ShardFormatError, GoneError):  # then the block is damaged
+            record = read_record(self.samples_url(row["shard"]))
             place = (row["first_sample"], row["samples"], row["offset"], row["length"], digest)
-            return record.revision > self.manifest["revision"][shard].as_py() and any(
-                tuple(block) == place for block in record.blocks
+            return record.revision > self.manifest["revision"][row["shard"]].as_py() and any(
+                tuple(found) == place for found in record.blocks
             )
         return False
 
     def samples(self, shard: int) -> Iterator[Sample]:
         """Yield a shard's samples in order, reading block by block.
 
+        Of shards of others, those with a picture and a caption.
+
         Raises:
             ShardFormatError: a block is damaged.
             StorageError: it cannot be read.
         """
+        foreign = self.info.foreign
         for block in np.flatnonzero(self.blocks["shard"].to_numpy() == shard):
-            yield from samples_in(self.block_bytes(int(block)))
+            data = self.block_bytes(int(block))
+            if foreign is msgspec.UNSET:
+                yield from samples_in(data)
+                continue
+            for found in slots_in(data, foreign):
+                members = found.members.items()
+                yield Sample(found.key, {e: data[m.offset : m.offset + m.size] for e, m in members})
 
 
 def samples_in(data: bytes) -> Iterator[Sample]:
@@ -186,13 +199,30 @@ def read_info(folder: str) -> DatasetInfo:
         raise _error(f"not readable: {error}", url, "copy it again, or pack again") from error
 
 
+def own_info(folder: str) -> DatasetInfo:
+    """Return what ``dataset.json`` says of shards of our own.
+
+    Raises:
+        ShardFormatError: as ``read_info``; or the shards are those of others.
+        StorageError: it cannot be read.
+    """
+    info = read_info(folder)
+    if info.foreign is not msgspec.UNSET:
+        raise _error(
+            "these are shards of others, which are never written to",
+            folder,
+            "take pairs out of a data set of your own: wit pack",
+        )
+    return info
+
+
 def _missing(folder: str) -> ShardFormatError:
     names = storage.sizes(folder)
     if layout.MANIFEST in names or any(layout.is_tar_name(n) for n in names):
         return _error(
             "shards without a dataset.json: packing has not finished, or they are not ours",
             folder,
-            "finish the build; read shards of others with webdataset",
+            "finish the build; for shards of others: wit index",
         )
     fix = f"name {' or '.join(map(storage.redact, below))}" if (below := _below(folder)) else ""
     return _error("no data set of shards here", folder, fix or "name the folder with dataset.json")
@@ -229,16 +259,20 @@ def disagreements(info: DatasetInfo, manifest: pa.Table, blocks: pa.Table) -> It
     )
     if counted != (info.shards, info.blocks, info.samples, info.bytes):
         yield "dataset.json's counts are not those of manifest.parquet and blocks.parquet"
-    yield from _gaps(manifest, blocks)
+    yield from _gaps(manifest, blocks, may_have_gaps=info.foreign is not msgspec.UNSET)
 
 
-def _gaps(manifest: pa.Table, blocks: pa.Table) -> Iterator[str]:
-    """Yield which shards' blocks do not follow each other from the first sample to the last."""
+def _gaps(manifest: pa.Table, blocks: pa.Table, *, may_have_gaps: bool) -> Iterator[str]:
+    """Yield which shards' blocks do not follow each other from the first sample to the last.
+
+    What is no sample's, in shards of others, may stand between the bytes of two blocks.
+    """
     shard, first, samples, offset, length = (
         blocks[n].to_numpy().astype(np.int64) for n in BLOCKS.names if n != "xxh3"
     )
     wanted_samples = manifest["samples"].to_numpy().astype(np.int64)
-    wanted_bytes = manifest["bytes"].to_numpy() - len(tar.TRAILER)
+    wanted_bytes = manifest["bytes"].to_numpy() - (0 if may_have_gaps else len(tar.TRAILER))
+    follows = _apart if may_have_gaps else _consecutive
     starts = np.searchsorted(shard, np.arange(len(wanted_samples) + 1))
     known = len(shard) == 0 or bool((np.diff(shard) >= 0).all() and shard[-1] < len(wanted_samples))
     if not known or (len(shard) and shard[0] < 0):
@@ -248,14 +282,20 @@ def _gaps(manifest: pa.Table, blocks: pa.Table) -> Iterator[str]:
         rows = slice(starts[number], starts[number + 1])
         if not (
             _consecutive(first[rows], samples[rows], wanted_samples[number])
-            and _consecutive(offset[rows], length[rows], wanted_bytes[number])
+            and follows(offset[rows], length[rows], wanted_bytes[number])
         ):
-            yield f"the blocks of {manifest['shard'][number]} do not cover it without gaps"
+            wanted = "lie in it one after the other" if may_have_gaps else "cover it without gaps"
+            yield f"the blocks of {manifest['shard'][number]} do not {wanted}"
 
 
 def _consecutive(starts: np.ndarray, lengths: np.ndarray, total: int) -> bool:
     ends = np.cumsum(lengths)
     return bool((starts == ends - lengths).all() and (ends[-1] if len(ends) else 0) == total)
+
+
+def _apart(starts: np.ndarray, lengths: np.ndarray, total: int) -> bool:
+    bounds = np.column_stack([starts, starts + lengths]).ravel()
+    return bool((np.diff(bounds, prepend=0, append=total) >= 0).all())
 
 
 def _sum(table: pa.Table, column: str) -> int:

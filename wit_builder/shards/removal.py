@@ -31,7 +31,7 @@ from wit_builder.errors import ShardFormatError
 from wit_builder.shards import layout, tar
 from wit_builder.shards.layout import MEMBERS, Metadata
 from wit_builder.shards.manifest import read_record, revise
-from wit_builder.shards.read import Dataset, read_info, samples_in
+from wit_builder.shards.read import Dataset, own_info, samples_in
 from wit_builder.shards.write import RECORD, Block, ShardRecord
 from wit_builder.tables import SHARD_SAMPLES
 
@@ -59,7 +59,7 @@ def remove(folder: str, uids: pa.Array) -> Removal:
         StorageError: something cannot be read or written.
     """
     folder = folder.rstrip("/")
-    info = read_info(folder)
+    info = own_info(folder)
     listed = storage.read_parquet(storage.join(folder, layout.MANIFEST), ["shard", "revision"])
     samples = shards = 0
     for name, revision in zip(*(column.to_pylist() for column in listed.columns), strict=True):
@@ -76,7 +76,7 @@ def count(folder: str, uids: pa.Array) -> int:
         ShardFormatError: there is no data set.
         StorageError: something cannot be read.
     """
-    names = [layout.tar_name(shard) for shard in range(read_info(folder).shards)]
+    names = [layout.tar_name(shard) for shard in range(own_info(folder).shards)]
     return sum(int(np.count_nonzero(_wanted(folder, name, uids))) for name in names)
 
 
@@ -88,7 +88,7 @@ def present(folder: str, uids: pa.Array) -> pa.Array:
         StorageError: something cannot be read.
     """
     found = [uids[:0]]
-    for shard in range(read_info(folder).shards if len(uids) else 0):
+    for shard in range(own_info(folder).shards if len(uids) else 0):
         name = layout.tar_name(shard)
         table = storage.read_parquet(storage.join(folder, layout.samples_name(name)), ["uid"])
         wanted = pa.array(_wanted(folder, name, uids))
@@ -114,6 +114,7 @@ def find(folder: str, wanted: Callable[[list[Metadata]], Mask]) -> pa.Array:
         ShardFormatError: no data set, or a damaged one.
         StorageError: something cannot be read.
     """
+    own_info(folder)
     data = Dataset.open(folder)
     found = list[str]()
     for block in range(data.blocks.num_rows):

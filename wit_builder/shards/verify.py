@@ -6,25 +6,40 @@ because one table says so. ``examine`` looks into a single shard.
 
 from __future__ import annotations
 
-import multiprocessing
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+import contextlib
+import struct
+import tempfile
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import msgspec
+import numpy as np
 import pyarrow as pa
+from msgspec.structs import replace
 
-from wit_builder import storage
+from wit_builder import lock, storage
 from wit_builder.errors import ShardFormatError, WitError
+from wit_builder.progress import Observer, Silent
+from wit_builder.recipe import digest
+from wit_builder.runners import default_workers, make_runner
 from wit_builder.shards import layout
 from wit_builder.shards.examine import Examined, Expected, examine
+from wit_builder.shards.examine_foreign import examine as examine_foreign
 from wit_builder.shards.faults import FINISH_REMOVAL, Fault, readable_table, reason
-from wit_builder.shards.layout import MEMBERS, DatasetInfo
+from wit_builder.shards.index import identity, unit_name
+from wit_builder.shards.layout import MEMBERS, DatasetInfo, Foreign
 from wit_builder.shards.manifest import base_digest, manifest_digest
 from wit_builder.shards.read import disagreements, read_info
 from wit_builder.shards.write import Block
 from wit_builder.tables import BLOCKS, MANIFEST
+from wit_builder.units import Done, Run, Stage, Unit
 
 __all__ = ["Fault", "Report", "verify"]
+
+_LOOK_UPS = 16
+_WORTH_A_POOL_BYTES = 256 << 20
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -41,12 +56,37 @@ class Report(msgspec.Struct, frozen=True):
         return not self.faults
 
 
-def verify(url: str, workers: int = 1) -> Report:
+class Job(msgspec.Struct, frozen=True):
+    """One shard to examine, its blocks as bytes (``_BLOCK``), and where the outcome goes."""
+
+    folder: str
+    row: dict[str, Any] | None
+    shard: str
+    blocks: bytes | None
+    foreign: Foreign | None
+    decode: bool
+    out: str = ""
+
+
+def verify(
+    url: str,
+    workers: int | None = 1,
+    *,
+    decode: bool = False,
+    resume: str = "",
+    observer: Observer | None = None,
+) -> Report:
     """Check every shard, member and digest of a data set; list all faults, not only the first.
 
     Args:
         url: the data set's folder.
-        workers: processes that the shards are shared out among.
+        workers: processes that the shards are shared out among; None: one a core, if there is
+            enough to read.
+        decode: decode every picture, too.
+        resume: a folder for notes of what is checked. If there are some already, of a verify of
+            this data set that was cut short, shards that have not changed since are not read again.
+            Once all is checked they are removed: the next verify reads everything.
+        observer: who is told how it gets on.
 
     Raises:
         ShardFormatError: there is no data set to check, or it is of another format.
@@ -54,40 +94,119 @@ def verify(url: str, workers: int = 1) -> Report:
     """
     folder = url.rstrip("/")
     faults: list[Fault] = []
-    shards = list(_shards(folder, faults))
-    faults += _unlisted(folder, {shard.shard for shard in shards})
-    results = _run(shards, workers)
+    jobs = list(_jobs(folder, faults, decode=decode))
+    is_foreign = any(job.foreign for job in jobs)
+    if not is_foreign:
+        faults += _unlisted(folder, {job.shard for job in jobs})
+    with _notes(folder, resume) as notes:
+        results = _run(jobs, notes, _Pace(workers, bool(resume), observer or Silent()))
     for result in results:
         faults += result.faults
-    faults += _unordered(shards, results)
+    if not is_foreign:
+        faults += _unordered(jobs, results)
     samples, size = sum(r.samples for r in results), sum(r.bytes for r in results)
-    return Report(len(shards), samples, size, faults)
+    return Report(len(jobs), samples, size, faults)
 
 
-def _run(shards: list[Expected], workers: int) -> list[Examined]:
-    if workers <= 1 or len(shards) <= 1:
-        return [examine(shard) for shard in shards]
-    context = multiprocessing.get_context("spawn")  # a fork would copy Arrow's threads half-way
-    with ProcessPoolExecutor(min(workers, len(shards)), mp_context=context) as pool:
-        return list(pool.map(examine, shards))
+@contextlib.contextmanager
+def _notes(folder: str, resume: str) -> Iterator[str]:
+    """Give the folder of notes, which is removed when all is done."""
+    if not resume:
+        with tempfile.TemporaryDirectory(prefix="wit-verify-") as place:
+            yield place
+        return
+    place = storage.join(resume, f"wit-verify-{digest(folder)[:16]}")
+    with lock.alone(place):
+        yield place
+        storage.remove(place)
 
 
-def _shards(folder: str, faults: list[Fault]) -> Iterator[Expected]:
+class _Pace(NamedTuple):
+    workers: int | None
+    may_resume: bool
+    observer: Observer
+
+
+def _run(jobs: list[Job], notes: str, pace: _Pace) -> list[Examined]:
+    named = [(unit_name(job.shard), job) for job in jobs]
+    placed = [
+        (n, replace(job, out=storage.join(notes, "examined", f"{n}.json"))) for n, job in named
+    ]
+    with ThreadPoolExecutor(_LOOK_UPS) as threads:
+        identities = list(threads.map(_identities if pace.may_resume else _none, jobs))
+    if pace.may_resume:
+        _forget_faults(job.out for _, job in placed)
+    units = [Unit(n, known, job) for (n, job), known in zip(placed, identities, strict=True)]
+    runner = make_runner(max(1, min(pace.workers or _workers(jobs), len(jobs))))
+    try:
+        Run(notes, runner, pace.observer).do(Stage("verify", run, units))
+    finally:
+        runner.close()
+    found = storage.read_many(job.out for _, job in placed)
+    return [msgspec.json.decode(found[job.out], type=Examined) for _, job in placed]
+
+
+def _workers(jobs: list[Job]) -> int:
+    """Return how many processes are worth their start, which takes a second."""
+    size = sum(job.row["bytes"] for job in jobs if job.row)
+    return default_workers() if size >= _WORTH_A_POOL_BYTES else 1
+
+
+def _forget_faults(places: Iterable[str]) -> None:
+    """Remove notes of faults: such a shard is read again, it may have been out of reach."""
+    for place, data in storage.read_many(places).items():
+        if msgspec.json.decode(data, type=Examined).faults:
+            storage.remove(place)
+
+
+def _none(_: Job) -> list[str]:
+    return []
+
+
+def _identities(job: Job) -> list[str]:
+    """Return what changes when a shard does, or what is known of it, or what is checked."""
+    tables = digest([job.row, (job.blocks or b"").hex(), job.decode])
+    places = [job.shard, *([] if job.foreign else [layout.samples_name(job.shard)])]
+    found = []
+    for place in places:
+        try:
+            found.append(identity(storage.join(job.folder, place)) or "")
+        except WitError as error:
+            found.append(str(error))
+    return [*found, tables]
+
+
+def run(job: Job) -> Done:
+    """Publish what was found in a shard."""
+    blocks = None if job.blocks is None else [Block(*b) for b in _BLOCK.iter_unpack(job.blocks)]
+    expected = Expected(job.folder, job.shard, job.row, blocks, job.decode)
+    found = examine_foreign(expected, job.foreign) if job.foreign else examine(expected)
+    published = storage.publish_bytes(job.out, msgspec.json.encode(found))
+    counts = {"samples": found.samples, "bytes": found.bytes, "faults": len(found.faults)}
+    return Done([published], counts)
+
+
+def _jobs(folder: str, faults: list[Fault], *, decode: bool) -> Iterator[Job]:
     """Yield what to examine: the manifest's shards, or, without one, those that are there."""
     info = _info(folder, faults)
     manifest = readable_table(folder, layout.MANIFEST, MANIFEST, faults.append)
     blocks = readable_table(folder, layout.BLOCKS, BLOCKS, faults.append)
-    if info is not None and info.members != MEMBERS:
+    foreign = None if info is None or info.foreign is msgspec.UNSET else info.foreign
+    if info is not None and foreign is None and info.members != MEMBERS:
         faults.append(Fault(layout.DATASET, "members", -1, f"not {', '.join(MEMBERS)}"))
     if manifest is None:
-        for name in _tars(folder):
-            yield Expected(folder, name, None, None)
+        for name in [] if foreign else _tars(folder):
+            yield Job(folder, None, name, None, None, decode)
         return
     if info is not None and blocks is not None:
         found = [Fault(layout.DATASET, "", -1, w) for w in disagreements(info, manifest, blocks)]
         faults += [_unfinished()] if _is_unfinished(info, manifest, blocks, found) else found
     faults += _check_sizes(folder, manifest)
-    yield from _expected(folder, manifest, blocks)
+    root = (foreign and foreign.root) or folder
+    packed = _packed(manifest.num_rows, blocks) if blocks is not None else None
+    for number, row in enumerate(manifest.to_pylist()):
+        own = packed[number] if packed is not None else None
+        yield Job(root, row, row["shard"], own, foreign, decode)
 
 
 def _is_unfinished(
@@ -114,14 +233,20 @@ def _info(folder: str, faults: list[Fault]) -> DatasetInfo | None:
         return None
 
 
-def _expected(folder: str, manifest: pa.Table, blocks: pa.Table | None) -> Iterator[Expected]:
-    of_shard: list[list[Block]] = [[] for _ in range(manifest.num_rows)]
-    for row in blocks.to_pylist() if blocks is not None else ():
-        shard = row.pop("shard")
-        if 0 <= shard < len(of_shard):
-            of_shard[shard].append(Block(**row))
-    for row, own in zip(manifest.to_pylist(), of_shard, strict=True):
-        yield Expected(folder, row["shard"], row, own if blocks is not None else None)
+_BLOCK = struct.Struct("=iiqqQ")
+
+
+def _packed(shards: int, blocks: pa.Table) -> list[bytes]:
+    """Return the blocks of every shard as bytes: of 400 million samples there are millions."""
+    shard, *columns = (blocks[name].to_numpy() for name in BLOCKS.names)
+    kinds = np.dtype([("f", "=i4"), ("s", "=i4"), ("o", "=i8"), ("l", "=i8"), ("x", "=u8")])
+    assert kinds.itemsize == _BLOCK.size
+    order = np.argsort(shard, kind="stable")
+    rows = np.empty(len(shard), kinds)
+    for name, column in zip(kinds.names or (), columns, strict=True):
+        rows[name] = column[order]
+    ends = np.searchsorted(shard[order], np.arange(shards + 1))
+    return [rows[start:end].tobytes() for start, end in pairwise(ends.tolist())]
 
 
 def _check_sizes(folder: str, manifest: pa.Table) -> Iterator[Fault]:
@@ -149,12 +274,10 @@ def _unlisted(folder: str, listed: set[str]) -> Iterator[Fault]:
             yield Fault(name, "", -1, "a samples table without a listed shard", fix)
 
 
-def _unordered(shards: list[Expected], results: list[Examined]) -> Iterator[Fault]:
+def _unordered(jobs: list[Job], results: list[Examined]) -> Iterator[Fault]:
     """Yield shards whose keys do not come after those of the shards before."""
     last = ""
-    for shard, result in zip(shards, results, strict=True):
+    for job, result in zip(jobs, results, strict=True):
         if result.samples and result.first_key <= last:
-            yield Fault(
-                shard.shard, result.first_key, -1, "its keys do not follow the shard before"
-            )
+            yield Fault(job.shard, result.first_key, -1, "its keys do not follow the shard before")
         last = result.last_key or last
