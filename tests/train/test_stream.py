@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 
 from tests.train.conftest import MakeShards
-from wit_builder.errors import ShardFormatError, TrainingError
+from wit_builder.errors import ShardFormatError, StorageError, TrainingError
 from wit_builder.shards import removal
 from wit_train.blocks import Layout
 from wit_train.stream import Batch, Look, Pace, Stream
@@ -124,7 +124,7 @@ def test_a_data_set_of_which_all_was_removed_stops_the_stream(make_shards):
     """There is nothing to put in any slot."""
     shards = make_shards(8, max_block_bytes=1)
     removal.remove(shards, uids_of(*range(8)))
-    with pytest.raises(ShardFormatError, match="decodes"):
+    with pytest.raises(ShardFormatError, match="no sample of the data set"):
         first(shards, 1)
 
 
@@ -253,6 +253,78 @@ def test_decode_processes_end_when_their_parent_is_killed(shards: str):
         selector.register(ended, selectors.EVENT_READ)
         assert selector.select(30)
     os.close(ended)
+
+
+@pytest.mark.parametrize(
+    ("look", "pace", "said"),
+    [
+        (Look(image_size=0), Pace(), "image_size"),
+        (Look(context_length=2), Pace(), "context_length"),
+        (Look(clean="no such"), Pace(), "no such"),  # type: ignore[arg-type]
+        (Look(), Pace(workers=-1), "workers"),
+        (Look(), Pace(readers=0), "readers"),
+        (Look(), Pace(steps_ahead=-1), "steps_ahead"),
+    ],
+)
+def test_settings_that_nothing_can_be_made_with_are_refused(
+    shards: str, look: Look, pace: Pace, said: str
+):
+    """When the stream is opened, with what is wrong."""
+    with pytest.raises(TrainingError, match=rf"{said}.*->"):
+        Stream(shards, batch_size=8, look=look, pace=pace)
+
+
+def test_two_iterations_at_once_do_not_disturb_each_other(shards: str):
+    """Each begins at the start step and has the same batches."""
+    stream = Stream(shards, batch_size=8, layout=Layout(lanes=4, seed=5), look=LOOK, pace=HERE)
+    pairs = [pair for pair, _ in zip(zip(stream, stream, strict=True), range(20), strict=False)]
+    assert same([one for one, _ in pairs], first(shards, 20))
+    assert same([other for _, other in pairs], first(shards, 20))
+
+
+def test_few_descriptors_are_enough(make_shards: MakeShards):
+    """However many slots there are, and batches that are kept: 100 stand for 1024 in earnest."""
+    shards = make_shards(256, per_shard=64, max_block_bytes=1)
+    code = (
+        "import resource; from wit_train.blocks import Layout\n"
+        "from wit_train.stream import Stream, Look, Pace\n"
+        f"stream = Stream({shards!r}, batch_size=128, layout=Layout(lanes=128),\n"
+        "    look=Look(image_size=32), pace=Pace(workers=1))\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))\n"
+        "assert len([batch for batch, _ in zip(stream, range(60))]) == 60"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_a_block_that_cannot_be_read_ends_the_stream_where_it_is_needed(make_shards: MakeShards):
+    """Steps before it are yielded, though its read failed long before."""
+    shards = make_shards(40, max_block_bytes=1)
+    (Path(shards) / "000001.tar").unlink()  # the samples from 20 on
+    stream = Stream(shards, batch_size=4, layout=ONCE, look=LOOK, pace=Pace(workers=0))
+    got = []
+    batches = iter(stream)
+    with pytest.raises(StorageError, match=r"000001\.tar"):  # noqa: PT012 - what came before counts
+        while True:
+            got.append(next(batches).step)
+    assert got[:2] == [0, 1]
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # Python 3.12 warns of threads
+def test_closing_does_not_wait_for_processes_that_others_keep_alive(shards: str):
+    """A process that was forked holds the pipes of decode processes: they are told to end."""
+    batches = iter(Stream(shards, batch_size=8, look=LOOK, pace=Pace(workers=1)))
+    next(batches)
+    gate, hold = os.pipe()
+    if (child := os.fork()) == 0:  # it does nothing but hold what it was given
+        os.close(hold)
+        os.read(gate, 1)
+        os._exit(0)
+    workers = decode_processes(os.getpid())
+    batches.close()
+    ended = [not Path(f"/proc/{pid}").exists() for pid in workers]
+    os.close(hold)
+    os.waitpid(child, 0)
+    assert ended == [True]
 
 
 def test_the_stream_imports_neither_torch_nor_open_clip_nor_webdataset(shards: str):

@@ -32,7 +32,7 @@ class Area:
             slot_bytes: size of a slot, a multiple of the page size.
         """
         self.fd, self.slot_bytes = fd, slot_bytes
-        self._mapped: dict[int, mmap.mmap] = {}
+        self._mapped: list[memoryview] = []
 
     @staticmethod
     def create(name: str, slot_bytes: int) -> Area:
@@ -41,22 +41,31 @@ class Area:
         return Area(os.memfd_create(name, os.MFD_CLOEXEC), whole_pages)
 
     def grow(self, slots: int) -> None:
-        """Have at least so many slots."""
-        if os.fstat(self.fd).st_size < slots * self.slot_bytes:
-            os.ftruncate(self.fd, slots * self.slot_bytes)
+        """Have at least so many slots. What is not written to costs nothing, so it doubles."""
+        if slots > self._slots_there():
+            os.ftruncate(self.fd, (1 << (slots - 1).bit_length()) * self.slot_bytes)
 
-    def slot(self, number: int) -> mmap.mmap:
-        """Return a slot's memory; it must exist."""
-        found = self._mapped.get(number)
-        if found is None:
-            at = number * self.slot_bytes
-            found = self._mapped[number] = mmap.mmap(self.fd, self.slot_bytes, offset=at)
-        return found
+    def slot(self, number: int) -> memoryview:
+        """Return a slot's memory; it must exist. What was returned stays, even once closed."""
+        if number >= len(self._mapped):
+            self._map()
+        return self._mapped[number]
 
     def close(self) -> None:
-        """Let go of the memory, but for what arrays still show."""
-        self._mapped.clear()
-        os.close(self.fd)
+        """Let go of the memory, but for what is shown elsewhere."""
+        fd, self.fd = self.fd, -1
+        self._mapped = []
+        os.close(fd)
+
+    def _slots_there(self) -> int:
+        return os.fstat(self.fd).st_size // self.slot_bytes
+
+    def _map(self) -> None:
+        """Map all slots that are there and not mapped yet, at once: each map costs a descriptor."""
+        first, size = len(self._mapped), self.slot_bytes
+        count = self._slots_there() - first
+        whole = memoryview(mmap.mmap(self.fd, count * size, offset=first * size))
+        self._mapped += [whole[i * size : (i + 1) * size] for i in range(count)]
 
 
 class BlockSlots:
@@ -72,23 +81,23 @@ class BlockSlots:
         """Return how large slots must be for blocks of at most so many bytes and samples."""
         return _aligned(max_block_bytes) + _WORD * (1 + 4 * max_samples)
 
-    def data(self, slot: int) -> memoryview:
-        """Return where a block's bytes stand, and what is behind them."""
-        return memoryview(self.area.slot(slot))
+    def memory(self, slot: int) -> memoryview:
+        """Return a slot: a block's bytes, and what is behind them."""
+        return self.area.slot(slot)
 
-    def put_index(self, slot: int, index: I64) -> None:
-        """Keep where the samples are: see ``wit_builder.shards.block_index``."""
-        words = self._words(slot, 1 + index.size)
+    def put_index(self, memory: memoryview, index: I64) -> None:
+        """Keep in a slot where the samples are: see ``wit_builder.shards.block_index``."""
+        words = self._words(memory, 1 + index.size)
         words[0] = len(index)
         words[1:] = index.ravel()
 
-    def index(self, slot: int) -> I64:
+    def index(self, memory: memoryview) -> I64:
         """Return what ``put_index`` was given, int64 [samples, 4]."""
-        count = int(self._words(slot, 1)[0])
-        return self._words(slot, 1 + 4 * count)[1:].reshape(count, 4)
+        count = int(self._words(memory, 1)[0])
+        return self._words(memory, 1 + 4 * count)[1:].reshape(count, 4)
 
-    def _words(self, slot: int, count: int) -> I64:
-        return np.frombuffer(self.area.slot(slot), np.int64, count, self._index_at)
+    def _words(self, memory: memoryview, count: int) -> I64:
+        return np.frombuffer(memory, np.int64, count, self._index_at)
 
 
 class Filled(NamedTuple):
@@ -132,7 +141,7 @@ class BatchSlots:
 class _Lease:
     """A slot's memory as numpy takes it: what is made of it keeps this object, as do views."""
 
-    def __init__(self, memory: mmap.mmap) -> None:
+    def __init__(self, memory: memoryview) -> None:
         self._memory = memory
         self.__array_interface__ = np.frombuffer(memory, np.uint8).__array_interface__
 

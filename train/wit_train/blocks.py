@@ -24,6 +24,7 @@ data set 0, whose seed is the run's.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -125,6 +126,7 @@ class Order:
             _Lanes(part, layout, _seed_of(layout.seed, number))
             for number, part in enumerate(self.parts)
         ]
+        self._lock = threading.Lock()
         sizes = [lanes.samples for lanes in self._lanes]
         self.samples = sum(sizes)
         self._first_ids = np.cumsum(sizes) - sizes
@@ -149,10 +151,11 @@ class Order:
         """
         if step < 0:
             raise TrainingError(f"step {step} is before the first", fix="steps count from 0")
-        taken = [
-            (number, self._lanes[number].take(range(first, end), step * self.share, self.share))
-            for number, first, end in self.shares(rank, world_size)
-        ]
+        with self._lock:  # lanes keep the windows that they have opened
+            taken = [
+                (number, self._lanes[number].take(range(first, end), step * self.share, self.share))
+                for number, first, end in self.shares(rank, world_size)
+            ]
         part = np.repeat([number for number, _ in taken], [rows.shape[1] for _, rows in taken])
         epoch, block, sample = np.concatenate([rows for _, rows in taken], axis=1)
         return Slots(part, epoch, block, sample, block >= 0)

@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import contextlib
 import heapq
-import selectors
 import socket
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, NamedTuple
+from multiprocessing.connection import wait
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from wit_builder import storage
 from wit_builder.errors import ShardFormatError
 from wit_builder.shards.block_index import REMOVED
 from wit_builder.shards.read import Dataset
@@ -30,15 +31,15 @@ from wit_train.seeds import I64
 from wit_train.source import place_of
 from wit_train.worker import SLOT, Result, Task
 
-if TYPE_CHECKING:
-    from _typeshed import HasFileno
-
 _PLANNED = 64
 """Steps planned at most, where all their blocks fit in memory."""
 
+_BLOCK_BITS = 40
+"""More than any data set has blocks: to sort pairs of data set and block as one number."""
 
-class Share(NamedTuple):
-    """Which part of every step is made: from a step on, of a rank of so many."""
+
+class Rank(NamedTuple):
+    """Which part of every step is made, and from which step on."""
 
     start_step: int
     rank: int
@@ -67,10 +68,10 @@ class _Step:
 
     def __init__(self, number: int, slots: Slots) -> None:
         self.number, self.slots = number, slots
-        pairs = np.stack([slots.part, slots.block], axis=1)[slots.valid]
-        unique, inverse = np.unique(pairs, axis=0, return_inverse=True)
-        self.names = [Name(*pair) for pair in unique.tolist()]
-        self.name_of_row = inverse.ravel()
+        pairs = (slots.part << _BLOCK_BITS | slots.block)[slots.valid]
+        unique, self.name_of_row = np.unique(pairs, return_inverse=True)
+        blocks = (1 << _BLOCK_BITS) - 1
+        self.names = [Name(pair >> _BLOCK_BITS, pair & blocks) for pair in unique.tolist()]
         self.batch_slot = -1
         self.chunks = 0
         self.substituted = 0
@@ -96,26 +97,27 @@ class Driver:
     """Makes the batches of a stream from one step on; ``next`` returns them in order."""
 
     def __init__(
-        self, order: Order, share: Share, blocks: Blocks, batches: BatchSlots, ahead: Ahead
+        self, order: Order, rank: Rank, blocks: Blocks, batches: BatchSlots, ahead: Ahead
     ) -> None:
         """Prepare; ``start`` begins.
 
         Args:
             order: which sample when.
-            share: which part of it.
+            rank: which part of it.
             blocks: where blocks are.
             batches: where batches go.
             ahead: how.
         """
         self.decode_s = 0.0
-        self._order, self._share, self._ahead = order, share, ahead
+        self._order, self._rank, self._ahead = order, rank, ahead
         self._blocks, self._batches = blocks, batches
         self._stopping = False
         self._error: BaseException | None = None
         self._changed = threading.Condition()
         self._made: dict[int, Made] = {}
-        self._next = self._to_plan = share.start_step
-        self._kept: _Step | None = None
+        self._next = self._to_plan = rank.start_step
+        self._candidate: _Step | None = None
+        self._has_room = True
         self._planned: deque[_Step] = deque()
         self._open: dict[int, _Step] = {}
         self._free: deque[int] = deque()
@@ -160,7 +162,7 @@ class Driver:
         """Stop; return when nothing is under way any more."""
         self._stopping = True
         self.wake()
-        if self._thread.ident is not None:
+        if self._thread.ident is not None and self._thread is not threading.current_thread():
             self._thread.join()
         self._bell.close()
         self._rope.close()
@@ -171,47 +173,40 @@ class Driver:
 
     def _run(self) -> None:
         try:
-            with selectors.DefaultSelector() as selector:
-                self._register(selector)
-                while not self._stopping:
-                    self._plan()
-                    self._open_steps()
-                    self._begin_tasks()
-                    selector.select(0 if self._begun and not self._decoding.connections else None)
-                    with contextlib.suppress(BlockingIOError):
-                        self._bell.recv(4096)
-                    self._take_blocks()
-                    for result in self._decoding.results(lambda: self._register(selector)):
-                        self._take(result)
+            while not self._stopping:
+                planned = self._plan()
+                self._open_steps()
+                self._begin_tasks()
+                connections = self._decoding.connections
+                busy = planned or (self._begun and not connections)
+                wait([self._bell, *connections], 0 if busy else None)
+                with contextlib.suppress(BlockingIOError):
+                    self._bell.recv(4096)
+                self._take_blocks()
+                for result in self._decoding.results():
+                    self._take(result)
         except BaseException as error:  # noqa: BLE001 - raised again where batches are asked for
             with self._changed:
                 self._error = error
                 self._changed.notify_all()
 
-    def _register(self, selector: selectors.BaseSelector) -> None:
-        for key in list(selector.get_map().values()):
-            selector.unregister(key.fd)  # what it was of may be closed
-        bells: list[HasFileno] = [self._bell, *self._decoding.connections]
-        for bell in bells:
-            selector.register(bell, selectors.EVENT_READ)
-
-    def _plan(self) -> None:
-        """Have blocks read for as many steps as there is room for, at least for one."""
+    def _plan(self) -> bool:
+        """Have blocks read for another step, if there is room for them; return whether it is so."""
         end = self._order.steps
-        while len(self._planned) < _PLANNED and (end is None or self._to_plan < end):
-            step = self._unplanned()
-            if not self._blocks.pin(step.names, grow=not self._planned and not self._open):
-                return
-            self._planned.append(step)
-            self._kept = None
+        if len(self._planned) >= _PLANNED or (end is not None and self._to_plan >= end):
+            return False
+        must = not self._planned and not self._open  # or nothing would ever be made
+        if not self._has_room and not must:
+            return False
+        if self._candidate is None:
+            slots = self._order.step(self._to_plan, self._rank.rank, self._rank.world_size)
+            self._candidate = _Step(self._to_plan, slots)
+        self._has_room = self._blocks.pin(self._candidate.names, grow=must)
+        if self._has_room:
+            self._planned.append(self._candidate)
+            self._candidate = None
             self._to_plan += 1
-
-    def _unplanned(self) -> _Step:
-        """Return the next step to plan; it may have to wait for room."""
-        if self._kept is None:
-            _, rank, world_size = self._share
-            self._kept = _Step(self._to_plan, self._order.step(self._to_plan, rank, world_size))
-        return self._kept
+        return self._has_room
 
     def _open_steps(self) -> None:
         while self._planned and len(self._open) + len(self._made) <= self._ahead.steps:
@@ -227,7 +222,7 @@ class Driver:
     def _batch_slot(self) -> int:
         """Return a slot that no array shows; a caller who keeps batches makes more of them."""
         if self._free:
-            return self._free.popleft()
+            return self._free.pop()
         self._batch_slots += 1
         self._batches.area.grow(self._batch_slots)
         return self._batch_slots - 1
@@ -261,7 +256,10 @@ class Driver:
 
     def _await_blocks(self, chunk: _Chunk) -> None:
         for name in chunk.names:
-            if not self._blocks[name].ready:
+            held = self._blocks[name]
+            if held.error is not None:
+                raise held.error
+            if not held.ready:
                 chunk.lacking += 1
                 self._waiting.setdefault(name, []).append(chunk)
         if not chunk.lacking:
@@ -272,10 +270,12 @@ class Driver:
         heapq.heappush(self._ready, (chunk.step.number, self._number, chunk))
 
     def _take_blocks(self) -> None:
-        for name, error in self._blocks.ended():
-            if error is not None:
+        for name in self._blocks.ended():
+            waiting = self._waiting.pop(name, [])
+            error = self._blocks[name].error
+            if error is not None and waiting:
                 raise error
-            for chunk in self._waiting.pop(name, ()):
+            for chunk in waiting:
                 chunk.lacking -= 1
                 if not chunk.lacking:
                     self._make_ready(chunk)
@@ -290,12 +290,13 @@ class Driver:
         chunk = self._begun.pop(result.number)
         step = chunk.step
         self.decode_s += result.seconds
-        tried_elsewhere = len(chunk.rows) - len(result.unfilled) if chunk.passed else 0
-        step.substituted += tried_elsewhere or result.substituted
         for row in result.unfilled:
             self._try_next_block(chunk, row)
         if chunk.passed:
-            self._blocks.unpin(chunk.names)
+            step.substituted += len(chunk.rows) - len(result.unfilled)
+            self._unpin(chunk.names)
+        else:
+            step.substituted += result.substituted
         step.chunks -= 1
         if not step.chunks:
             self._finish(step)
@@ -308,23 +309,28 @@ class Driver:
                 nothing left in the whole data set.
         """
         row = chunk.rows[number : number + 1].copy()
-        name = self._name_in(int(row[0, SLOT]), chunk.names)
-        index = self._blocks.slots.index(int(row[0, SLOT]))
+        slot = int(row[0, SLOT])
+        name = next(name for name in chunk.names if self._blocks[name].slot == slot)
+        slots = self._blocks.slots
+        index = slots.index(slots.memory(slot))
         passed = chunk.passed + len(index)
         dataset = self._blocks.dataset(name)
-        if passed >= dataset.info.samples or not (index[:, 1] == REMOVED).any():
+        if not (index[:, 1] == REMOVED).any():
             raise _nothing_decodes(dataset, name)
+        if passed >= dataset.info.samples:
+            raise _nothing_left(dataset)
         after = Name(name.part, (name.block + 1) % dataset.info.blocks)
         self._blocks.pin([after], grow=True)
         row[0, SLOT] = self._blocks[after].slot
         chunk.step.chunks += 1
         self._await_blocks(_Chunk(chunk.step, row, [after], passed))
 
-    def _name_in(self, slot: int, names: list[Name]) -> Name:
-        return next(name for name in names if self._blocks[name].slot == slot)
+    def _unpin(self, names: list[Name]) -> None:
+        self._blocks.unpin(names)
+        self._has_room = True
 
     def _finish(self, step: _Step) -> None:
-        self._blocks.unpin(step.names)
+        self._unpin(step.names)
         made = Made(
             step.number,
             self._batches.leased(step.batch_slot, self._free.append),
@@ -343,4 +349,12 @@ def _nothing_decodes(dataset: Dataset, name: Name) -> ShardFormatError:
         "no sample of the block decodes",
         where=place_of(dataset, name.block),
         fix="run `wit verify` on the shards; pack them again",
+    )
+
+
+def _nothing_left(dataset: Dataset) -> ShardFormatError:
+    return ShardFormatError(
+        "no sample of the data set is usable: they were removed, or do not decode",
+        where=storage.redact(dataset.url),
+        fix="pack it again",
     )

@@ -6,14 +6,16 @@ import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from multiprocessing.connection import Connection, Pipe
 
 import msgspec
+import numpy as np
 
 from wit_builder.errors import TrainingError
 from wit_train.arena import Area
-from wit_train.worker import Filler, Result, Settings, Task
+from wit_train.worker import COLUMNS, ID, Filler, Result, Settings, Task
 
 _TASKS_EACH = 2
 """Under way in a process: the one it does, and the one that it does next without waiting."""
@@ -25,7 +27,7 @@ _STARTING = -1
 """Stands for the start of a process, where deaths are counted by task."""
 
 _PATIENCE_S = 5.0
-"""For a process to end by itself once its pipe is closed; it may be in the middle of a task."""
+"""For processes to end by themselves once told to; they may be in the middle of a task."""
 
 
 class Decoding:
@@ -66,11 +68,8 @@ class Decoding:
         process = min(self._processes, key=lambda p: len(p.tasks))
         process.begin(task)
 
-    def results(self, changed: Callable[[], object]) -> Iterator[Result]:
+    def results(self) -> Iterator[Result]:
         """Yield the results that are there, without waiting.
-
-        Args:
-            changed: called when ``connections`` are others than before.
 
         Raises:
             TrainingError: a task failed, or killed several processes.
@@ -81,40 +80,52 @@ class Decoding:
             return
         for number, process in enumerate(self._processes):
             try:
-                yield from map(_refuse_failed, process.results())
+                for result in process.results():
+                    self._deaths.pop(_STARTING, None)
+                    yield _refuse_failed(result)
             except (EOFError, OSError):  # it has ended
                 self._processes[number] = self._replaced(process)
-                changed()
 
     def close(self) -> None:
         """End the processes, and wait until they have ended."""
         for process in self._processes:
-            process.connection.close()
+            process.tell_to_end()
+        until = time.monotonic() + _PATIENCE_S
         for process in self._processes:
-            process.end()
+            process.ended(max(0.0, until - time.monotonic()))
 
     def _replaced(self, process: _Process) -> _Process:
         """Return a process that does another's tasks, which was killed."""
-        process.connection.close()
-        status = process.end()
-        blamed = list(process.tasks) if process.answered else [_STARTING]
-        for what in blamed:
-            deaths = self._deaths[what] = self._deaths.get(what, 0) + 1
-            if deaths >= _MAX_DEATHS:
-                raise TrainingError(
-                    f"decode processes end, time and again, with status {status}",
-                    where="pace.workers",
-                    fix="killed (-9): give it more memory, or set fewer workers; else set 0 to see",
-                )
+        process.tell_to_end()
+        status = process.ended(_PATIENCE_S)
+        for what in process.tasks or [_STARTING]:
+            self._deaths[what] = self._deaths.get(what, 0) + 1
+            if self._deaths[what] >= _MAX_DEATHS:
+                raise _deadly(process.tasks.get(what), status)
         new = _Process(self._settings, self._fds)
         for task in process.tasks.values():
             new.begin(task)
         return new
 
 
+def _deadly(task: Task | None, status: int) -> TrainingError:
+    """Return the error of processes that end, of one task or before they had any."""
+    what = "when they start"
+    if task is not None:
+        ids = np.frombuffer(task.rows, np.int64).reshape(-1, COLUMNS)[:, ID]
+        what = f"at samples {ids.min()} to {ids.max()}"
+    return TrainingError(
+        f"decode processes end, time and again, {what}, with status {status}",
+        where="pace.workers",
+        fix="-9: killed, as where memory is short: set fewer workers; -11: a picture crashes the "
+        "decoder: find it with `wit verify --decode`, remove it with `wit remove`",
+    )
+
+
 def _refuse_failed(result: Result) -> Result:
     if result.error:
-        error = TrainingError(f"decoding failed: {result.error}", fix="see the traceback above")
+        fix = "set pace.workers=0 to have it raised where it is"
+        error = TrainingError(f"decoding failed: {result.error}", where="decode process", fix=fix)
         error.add_note(result.trace)
         raise error
     return result
@@ -126,34 +137,38 @@ class _Process:
     def __init__(self, settings: Settings, fds: tuple[int, int]) -> None:
         self.connection, theirs = Pipe()
         self.tasks: dict[int, Task] = {}
-        self.answered = False
         numbers = theirs.fileno(), *fds
         # not multiprocessing: that would import the caller's main module, and torch with it
         self._process = subprocess.Popen(  # noqa: S603 - our own module, numbers as arguments
-            [sys.executable, "-P", "-m", "wit_train.worker", *map(str, numbers)],
+            [sys.executable, "-P", "-m", "wit_train.worker", *map(str, (*numbers, os.getpid()))],
             pass_fds=numbers,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, filter(None, sys.path)))},
+            process_group=0,  # Ctrl-C is for whoever started it
         )
         theirs.close()
-        with contextlib.suppress(BrokenPipeError):  # it has ended: seen where results are read
+        with contextlib.suppress(OSError):  # it has ended: seen where results are read
             self.connection.send_bytes(msgspec.msgpack.encode(settings))
 
     def begin(self, task: Task) -> None:
         self.tasks[task.number] = task
-        with contextlib.suppress(BrokenPipeError):  # see above
+        with contextlib.suppress(OSError):  # see above
             self.connection.send_bytes(msgspec.msgpack.encode(task))
 
     def results(self) -> Iterator[Result]:
         while self.connection.poll():
             result = msgspec.msgpack.decode(self.connection.recv_bytes(), type=Result)
             self.tasks.pop(result.number)
-            self.answered = True
             yield result
 
-    def end(self) -> int:
+    def tell_to_end(self) -> None:
+        with contextlib.suppress(OSError):  # a pipe that is only closed may be open in a fork of us
+            self.connection.send_bytes(b"")
+        self.connection.close()
+
+    def ended(self, patience_s: float) -> int:
         """Wait for the process, which has been told to end, and return its status."""
         try:
-            return self._process.wait(_PATIENCE_S)
+            return self._process.wait(patience_s)
         except subprocess.TimeoutExpired:
             self._process.kill()
             return self._process.wait()

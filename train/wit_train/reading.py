@@ -15,10 +15,11 @@ from wit_builder.errors import ShardFormatError
 from wit_builder.shards.block_index import index
 from wit_builder.shards.read import Dataset
 from wit_train.arena import BlockSlots
+from wit_train.seeds import I64
 from wit_train.source import Source, place_of
 
 _PATIENCE_S = 2.0
-"""For a thread to end; it may be waiting for a server, and nothing hangs on it."""
+"""For threads to end, all together."""
 
 
 class Name(NamedTuple):
@@ -35,17 +36,12 @@ class Held:
         slot: where it is, or will be.
         pins: steps that need it still.
         ready: whether it is there.
+        error: why it could not be read.
     """
 
     def __init__(self, slot: int) -> None:
         self.slot, self.pins, self.ready = slot, 0, False
-
-
-class Reading(NamedTuple):
-    """A read that has ended; ``error`` tells how."""
-
-    name: Name
-    error: Exception | None
+        self.error: Exception | None = None
 
 
 class Blocks:
@@ -61,8 +57,9 @@ class Blocks:
         self._held: OrderedDict[Name, Held] = OrderedDict()
         self._free = list(range(count))
         slots.area.grow(count)
-        self._asked: SimpleQueue[tuple[Name, int] | None] = SimpleQueue()
-        self._ended: SimpleQueue[Reading] = SimpleQueue()
+        self._asked: SimpleQueue[tuple[Name, memoryview] | None] = SimpleQueue()
+        self._ended: SimpleQueue[tuple[Name, Exception | None]] = SimpleQueue()
+        self._closed = False
         self._threads: list[threading.Thread] = []
         self.read_s = 0.0
         self._lock = threading.Lock()
@@ -107,7 +104,10 @@ class Blocks:
     def unpin(self, names: Collection[Name]) -> None:
         """Let blocks go that were pinned; they stay until their room is needed."""
         for name in names:
-            self._held[name].pins -= 1
+            held = self._held[name]
+            held.pins -= 1
+            if held.error is not None and not held.pins:  # whoever needs it next may have more luck
+                self._free.append(self._held.pop(name).slot)
 
     def __getitem__(self, name: Name) -> Held:
         """Return a pinned block."""
@@ -127,23 +127,27 @@ class Blocks:
         """How many ranges were asked for again."""
         return sum(source.retries for source in self._sources)
 
-    def ended(self) -> list[Reading]:
-        """Return the reads that have ended since the last call; their blocks are ready."""
-        found = list[Reading]()
+    def ended(self) -> list[Name]:
+        """Return which blocks are ready, or have failed, since the last call."""
+        found = list[Name]()
         while not self._ended.empty():
-            reading = self._ended.get()
-            self._held[reading.name].ready = reading.error is None
-            found.append(reading)
+            name, error = self._ended.get()
+            held = self._held[name]
+            held.ready, held.error = error is None, error
+            found.append(name)
         return found
 
     def close(self) -> None:
-        """Stop reading."""
+        """Stop reading. A thread that waits for a server is left to itself: it does no harm."""
+        self._closed = True
         for source in self._sources:
             source.close()
         for _ in self._threads:
             self._asked.put(None)
+        until = time.monotonic() + _PATIENCE_S
         for thread in self._threads:
-            thread.join(_PATIENCE_S)
+            if thread is not threading.current_thread():  # as where a collector runs in one
+                thread.join(max(0.0, until - time.monotonic()))
 
     def _evictable(self) -> int:
         return sum(held.ready and not held.pins for held in self._held.values())
@@ -154,33 +158,43 @@ class Blocks:
             self._free.append(self._held.pop(oldest).slot)
         held = self._held[name] = Held(self._free.pop())
         held.pins = 1
-        self._asked.put((name, held.slot))
+        self._asked.put((name, self.slots.memory(held.slot)))
 
     def _read_all(self, changed: Callable[[], object]) -> None:
-        while (asked := self._asked.get()) is not None:
-            name, slot = asked
+        while (asked := self._asked.get()) is not None and not self._closed:
+            name, memory = asked
             began = time.perf_counter()
             error: Exception | None = None
             try:
-                self._read(name, slot)
+                self._read(name, memory)
             except Exception as raised:  # noqa: BLE001 - it is raised where the block is needed
                 error = raised
             with self._lock:
                 self.read_s += time.perf_counter() - began
-            self._ended.put(Reading(name, error))
+            self._ended.put((name, error))
             changed()
 
-    def _read(self, name: Name, slot: int) -> None:
-        dataset = self._sources[name.part].dataset
+    def _read(self, name: Name, memory: memoryview) -> None:
+        dataset = self.dataset(name)
         length, samples = (dataset.blocks[c][name.block].as_py() for c in ("length", "samples"))
-        into = self.slots.data(slot)[:length]
-        self._sources[name.part].read(name.block, into)
-        foreign = dataset.info.foreign
-        where = index(into, None if foreign is msgspec.UNSET else foreign)
-        if len(where) != samples:
-            raise ShardFormatError(
-                f"block {name.block} has {len(where)} samples where the block table says {samples}",
-                where=place_of(dataset, name.block),
-                fix="run `wit verify` on the shards",
-            )
-        self.slots.put_index(slot, where)
+        self._sources[name.part].read(name.block, memory[:length])
+        places = _index(dataset, name.block, memory[:length])
+        if len(places) != samples:
+            raise _mistaken(dataset, name.block, f"{len(places)} samples, not {samples}")
+        self.slots.put_index(memory, places)
+
+
+def _index(dataset: Dataset, block: int, data: memoryview) -> I64:
+    foreign = dataset.info.foreign
+    try:
+        return index(data, None if foreign is msgspec.UNSET else foreign)
+    except ShardFormatError as error:
+        raise _mistaken(dataset, block, f"{error.what} at {error.where}") from error
+
+
+def _mistaken(dataset: Dataset, block: int, what: str) -> ShardFormatError:
+    return ShardFormatError(
+        f"block {block} is not what the block table says: {what}",
+        where=place_of(dataset, block),
+        fix="run `wit verify` on the shards",
+    )

@@ -15,7 +15,8 @@ import os
 import time
 from collections.abc import Generator, Mapping
 from contextlib import ExitStack
-from typing import NamedTuple
+from os import PathLike
+from typing import NamedTuple, get_args
 
 import msgspec
 import numpy as np
@@ -28,7 +29,7 @@ from wit_train.arena import Area, BatchSlots, BlockSlots
 from wit_train.blocks import Layout, Order, Part
 from wit_train.cache import Cache
 from wit_train.decode import Augment
-from wit_train.driver import Ahead, Driver, Made, Share
+from wit_train.driver import Ahead, Driver, Made, Rank
 from wit_train.pool import Decoding
 from wit_train.reading import Blocks
 from wit_train.seeds import I64
@@ -139,12 +140,12 @@ class Stream:
         order: which sample when.
         start_step: the first step of the next iteration.
         look: of pictures and texts.
-        stats: of the last iteration.
+        stats: of the last iteration. Each begins at ``start_step`` again.
     """
 
     def __init__(
         self,
-        data: str | Dataset | Mapping[str, int],
+        data: str | PathLike[str] | Dataset | Mapping[str, int],
         *,
         batch_size: int,
         world_size: int = 1,
@@ -180,10 +181,9 @@ class Stream:
         self.look, self.pace = look or Look(), pace or Pace()
         self.stats = Stats()
         self.start_step, self._ranks = start_step, (rank, world_size)
-        self._rows = batch_size // world_size
         self._lanes = self.order.shares(rank, world_size)
-        if start_step < 0:
-            raise TrainingError(f"step {start_step}", fix="steps count from 0")
+        self._rows = batch_size // world_size
+        _check(self.look, self.pace, start_step)
 
     @property
     def base(self) -> str:
@@ -204,9 +204,11 @@ class Stream:
     def memory_bytes(self) -> int:
         """Shared memory that blocks and batches may take, batches that the caller keeps aside.
 
-        Blocks take more only where a single step needs more of them at once.
+        Blocks take more only where a single step needs more of them at once. Each has as much room
+        as the largest: of that, only what is written to takes memory.
         """
-        batches = (self.pace.steps_ahead + 2) * self._batch_bytes
+        # beside those made ahead: the caller's, the one before it, and the one to be made next
+        batches = (self.pace.steps_ahead + 3) * self._batch_bytes
         return self._block_slots * self._block_bytes + batches
 
     @property
@@ -249,8 +251,8 @@ class Stream:
             blocks = Blocks(self._sources(), self._block_layout(areas[0]), self._block_slots)
             stack.callback(blocks.close)
             ahead = Ahead(self.pace.steps_ahead, self._chunk_rows(workers))
-            share = Share(self.start_step, *self._ranks)
-            driver = Driver(self.order, share, blocks, self._batch_layout(areas[1]), ahead)
+            rank = Rank(self.start_step, *self._ranks)
+            driver = Driver(self.order, rank, blocks, self._batch_layout(areas[1]), ahead)
             stack.callback(driver.close)
             blocks.start(self.pace.readers, driver.wake)
             driver.start(decoding)
@@ -305,7 +307,7 @@ class Stream:
     def _workers(self) -> int:
         if self.pace.workers is not None:
             return self.pace.workers
-        beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # set by torchrun
+        beside = max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))  # set by torchrun
         return max(1, len(os.sched_getaffinity(0)) // beside)
 
     def _chunk_rows(self, workers: int) -> int:
@@ -313,8 +315,30 @@ class Stream:
         return min(_MAX_CHUNK_ROWS, fair)
 
 
-def _opened(data: str | Dataset) -> Dataset:
-    return Dataset.open(data) if isinstance(data, str) else data
+def _check(look: Look, pace: Pace, start_step: int) -> None:
+    """Refuse numbers that nothing could be made with.
+
+    Raises:
+        TrainingError: one is too small, or a cleaning is unknown.
+    """
+    numbers = {
+        "start_step": (start_step, 0),
+        "image_size": (look.image_size, 1),
+        "context_length": (look.context_length, 3),
+        "workers": (0 if pace.workers is None else pace.workers, 0),
+        "readers": (pace.readers, 1),
+        "steps_ahead": (pace.steps_ahead, 0),
+    }
+    for name, (number, least) in numbers.items():
+        if number < least:
+            raise TrainingError(f"{number} is too little", where=name, fix=f"at least {least}")
+    if look.clean not in get_args(Clean):
+        fix = f"one of {', '.join(get_args(Clean))}"
+        raise TrainingError(f"no cleaning is called {look.clean!r}", where="clean", fix=fix)
+
+
+def _opened(data: str | PathLike[str] | Dataset) -> Dataset:
+    return data if isinstance(data, Dataset) else Dataset.open(os.fspath(data))
 
 
 def _part(dataset: Dataset, lanes: int) -> Part:

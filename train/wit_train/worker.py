@@ -6,7 +6,7 @@ need be. It imports what decoding needs and no more, and ends when whoever start
 
 from __future__ import annotations
 
-import signal
+import os
 import sys
 import time
 import traceback
@@ -27,8 +27,12 @@ from wit_train.decode import Augment, Decoder
 from wit_train.tokens import Clean, Tokenizer
 
 ROW, PART, SLOT, SAMPLE, EPOCH, ID = range(6)
+COLUMNS = 6
 """Columns of a task: row of the batch, data set, block's slot, which sample of it, and the seeds'
 words: epoch and position in the data."""
+
+_LOOK_S = 5.0
+"""How often a process without work looks whether its parent is there still."""
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -104,14 +108,14 @@ class Filler:
         began = time.perf_counter()
         images, tokens = self._batches.here(task.batch_slot)
         texts, filled, unfilled, substituted = list[str](), list[int](), list[int](), 0
-        held, data, index = -1, memoryview(b""), list[list[int]]()
-        rows: list[list[int]] = np.frombuffer(task.rows, np.int64).reshape(-1, 6).tolist()
+        blocks: dict[int, _Block] = {}
+        rows: list[list[int]] = np.frombuffer(task.rows, np.int64).reshape(-1, COLUMNS).tolist()
         for number, (row, part, slot, sample, *words) in enumerate(rows):
-            if slot != held:  # rows of a block stand together
-                held, data = slot, self._blocks.data(slot)
-                index = self._blocks.index(slot).tolist()
-            block = _Block(data, index, self._foreign[part])
-            usable = self._usable(block, sample, words, images[row])
+            if slot not in blocks:
+                memory = self._blocks.memory(slot)
+                index = self._blocks.index(memory).tolist()
+                blocks[slot] = _Block(memory, index, self._foreign[part])
+            usable = self._usable(blocks[slot], sample, words, images[row])
             if usable is None:
                 unfilled.append(number)
                 continue
@@ -141,29 +145,46 @@ class Filler:
 def main() -> None:
     """Do the tasks that come down a pipe, until it is closed.
 
-    Arguments: descriptors of the pipe, of the blocks' memory and of the batches'.
+    Arguments: descriptors of the pipe, of the blocks' memory and of the batches', and who started
+    this process.
     """
-    pipe, blocks_fd, batches_fd = (int(number) for number in sys.argv[1:4])
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever started this process
+    pipe, blocks_fd, batches_fd, parent = (int(number) for number in sys.argv[1:5])
     cv2.setNumThreads(0)  # its threads would compete with the other decode processes
     with Connection(pipe) as connection:
         try:
-            _serve(connection, blocks_fd, batches_fd)
-        except (EOFError, BrokenPipeError, ConnectionResetError):
+            receive = partial(_received, connection, parent)
+            _serve(receive, connection.send_bytes, (blocks_fd, batches_fd))
+        except (EOFError, OSError):
             return
 
 
-def _serve(connection: Connection, blocks_fd: int, batches_fd: int) -> None:
-    settings = msgspec.msgpack.decode(connection.recv_bytes(), type=Settings)
-    fill = _filler(settings, blocks_fd, batches_fd)  # while the first blocks are read
+def _received(connection: Connection, parent: int) -> bytes:
+    """Return the next message; end where there is to be none.
+
+    The pipe of a parent that was killed stays open if something else holds it, as a process that
+    was forked from it does.
+    """
+    while not connection.poll(_LOOK_S):
+        if os.getppid() != parent:
+            raise EOFError
+    if not (message := connection.recv_bytes()):
+        raise EOFError
+    return message
+
+
+def _serve(
+    receive: Callable[[], bytes], send: Callable[[bytes], object], fds: tuple[int, int]
+) -> None:
+    settings = msgspec.msgpack.decode(receive(), type=Settings)
+    fill = _filler(settings, *fds)  # while the first blocks are read
     while True:
-        task = msgspec.msgpack.decode(connection.recv_bytes(), type=Task)
+        task = msgspec.msgpack.decode(receive(), type=Task)
         try:
             result = fill(task)
         except Exception as error:  # noqa: BLE001 - it is told to the parent, which ends the stream
             text = f"{type(error).__name__}: {error}"
             result = Result(task.number, error=text, trace=traceback.format_exc())
-        connection.send_bytes(msgspec.msgpack.encode(result))
+        send(msgspec.msgpack.encode(result))
 
 
 def _filler(settings: Settings, blocks_fd: int, batches_fd: int) -> Callable[[Task], Result]:
