@@ -9,6 +9,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 DATA := .data
 UV := 0.13.9
+# the tests start hundreds of processes, each of which would compile torch anew
+unexport PYTHONDONTWRITEBYTECODE
 # what the scripts of benchmarks/ share: inputs, servers, peers, meters
 NOT_BENCHMARKS := $(addprefix benchmarks/,wiki_% web_% fetch_server% s3_% stream_meter% stream_ours% stream_peers% \
   stream_shards%)

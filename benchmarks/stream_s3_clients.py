@@ -4,8 +4,8 @@
 
 prints what it cost. Account and endpoint come from the environment, for all of them.
 
-* ``ours``: ``wit_train.bucket``, into memory that is given.
-* ``obstore``, ``pyarrow``, ``botocore``, ``s3fs``: the range reads of these, as they are.
+* ``ours``: ``wit_train.bucket``, which is obstore, into memory that is given.
+* ``pyarrow``, ``botocore``, ``s3fs``: the range reads of these, as they are.
 * ``aws pipe``, ``curl pipe``: a large shard (``WHOLE``) by four pipes at once, as webdataset reads
   ``pipe:`` with the command line program of AWS, or with curl and a signed URL: no ranges.
 """
@@ -56,20 +56,6 @@ def ours(place: str) -> Read:
     def read(one: Range, into: memoryview) -> int:
         url, until = f"s3://{one.bucket}/{one.key}", time.monotonic() + 300
         return bucket.read(url, one.start, into[: one.length], until)
-
-    return read
-
-
-def obstore(place: str) -> Read:
-    """Return Rust's object_store, by its Python package."""
-    module: Any = importlib.import_module("obstore")
-    stores: Any = importlib.import_module("obstore.store")
-    store = stores.S3Store(urlsplit(place).netloc, client_options={"allow_http": True})
-
-    def read(one: Range, into: memoryview) -> int:
-        found = module.get_range(store, one.key, start=one.start, end=one.end)
-        into[: one.length] = memoryview(found)
-        return len(found)
 
     return read
 
@@ -150,7 +136,6 @@ def curl_pipe(place: str) -> Read:
 
 CONTESTANTS: dict[str, Callable[[str], Read]] = {
     "ours": ours,
-    "obstore": obstore,
     "pyarrow": pyarrow,
     "botocore": botocore,
     "s3fs": s3fs,

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pytest
@@ -17,11 +18,25 @@ import s3fs
 
 from benchmarks.s3_proxy import Fault
 from benchmarks.s3_server import S3Server
-from tests.range_server import RangeServer
+from tests.range_server import Fault as RangeFault
+from tests.range_server import (
+    RangeServer,
+    another_range,
+    body_longer_than_its_range,
+    body_shorter_than_its_range,
+    closed_before_the_head,
+    closed_mid_body,
+    good,
+    shorter_range,
+    silence,
+    status,
+    whole_file,
+)
 from tests.train.far_shards import Far, Opened, read, upload
 from wit_builder import storage
 from wit_builder.errors import GoneError, ShardFormatError, StorageError
 from wit_builder.shards.read import Dataset
+from wit_train import bucket
 from wit_train import source as source_module
 
 MakeShards = Callable[..., str]
@@ -43,9 +58,9 @@ FAULTS = {
     "cut before the body": Fault("cut", at=0),
     "stall": Fault("stall", at=5000),
     "flipped bit": Fault("flip", at=5000),
-    "busy": Fault("status", status=503, header="Retry-After: 0\r\n"),
+    "busy": Fault("status", status=503),
     "too many": Fault("status", status=429),
-    "another region": Fault("status", status=301, header="x-amz-bucket-region: eu-test-1\r\n"),
+    "at fault": Fault("status", status=500),
 }
 
 
@@ -116,9 +131,9 @@ def test_a_deadline_ends_the_patience(opened: Opened, far: Far) -> None:
 
 @pytest.mark.s3
 def test_closing_ends_a_read_that_waits(opened: Opened, far: Far) -> None:
-    """Both one that waits for bytes and one that waits to try again."""
+    """At the latest when its connection has been silent for long enough."""
     far.proxy.always = Fault("stall", at=5000)
-    source = opened(far.dataset)
+    source = opened(far.dataset, stall_s=0.5)
     with ThreadPoolExecutor(1) as pool:
         reading = pool.submit(read, source, 0)
         while not far.proxy.stalled.wait(0.01):
@@ -238,6 +253,121 @@ def test_a_key_may_have_any_characters(opened: Opened, s3_folder: str, shards: s
     assert read(source, 0) == local.block_bytes(0)
 
 
+def asked_by_hand(
+    server: RangeServer, local: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Dataset, list[str]]:
+    """Return the data set as in a bucket of that server, and who signs the requests it gets."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server.endpoint)
+    signers: list[str] = []
+
+    def told(then: RangeFault) -> RangeFault:
+        def fault(to: Any, start: int, end: int) -> None:
+            signers.append(to.headers["Authorization"])
+            then(to, start, end)
+
+        return fault
+
+    for answers in server.faults.values():
+        answers[:] = [told(answer) for answer in answers]
+    return replace(local, url="s3://wit-by-hand/shards"), signers
+
+
+def expired(to: Any, *_: int) -> None:
+    """Answer as S3 does where a session has ended."""
+    body = b"<Error><Code>ExpiredToken</Code><Message>hush</Message></Error>"
+    to.head(400, len(body))
+    to.wfile.write(body)
+
+
+@pytest.mark.usefixtures("fresh_clients")
+@pytest.mark.parametrize(
+    "fault",
+    [
+        expired,
+        silence,
+        closed_mid_body,
+        closed_before_the_head,
+        another_range,
+        shorter_range,
+        body_shorter_than_its_range,
+        body_longer_than_its_range,
+    ],
+)
+def test_what_passes_by_other_servers(
+    opened: Opened, make_shards: MakeShards, monkeypatch: pytest.MonkeyPatch, fault: RangeFault
+) -> None:
+    """A session that ended, no answer, a broken one, and one to another question."""
+    local = Dataset.open(make_shards(40, per_shard=40))
+    offset = local.blocks["offset"].to_pylist()[1]
+    with RangeServer(Path(local.shard_url(0)).read_bytes()) as server:
+        server.faults[offset] = [fault]
+        far, signers = asked_by_hand(server, local, monkeypatch)
+        source = opened(far, stall_s=0.5)
+        assert read(source, 1) == local.block_bytes(1)
+        assert source.retries == len(signers) == 1
+
+
+@pytest.mark.usefixtures("fresh_clients")
+def test_the_environment_is_read_once(
+    opened: Opened, make_shards: MakeShards, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As s3fs reads it: what obstore would take from it otherwise is not taken."""
+    local = Dataset.open(make_shards(20))
+    with RangeServer(Path(local.shard_url(0)).read_bytes()) as server:
+        server.faults[0] = [good]
+        far, signers = asked_by_hand(server, local, monkeypatch)
+        monkeypatch.setitem(fsspec.config.conf, "s3", {"key": "mine", "secret": "hush"})
+        monkeypatch.setenv("AWS_SESSION_TOKEN", "of another account")
+        monkeypatch.setenv("AWS_REGION", "eu-other-1")
+        monkeypatch.setenv("AWS_SKIP_SIGNATURE", "true")
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", server.endpoint)
+        monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+        assert read(opened(far), 0) == local.block_bytes(0)
+    assert "mine/" in signers[0]
+    assert "/us-east-1/s3/" in signers[0]
+    assert "security-token" not in signers[0]
+
+
+@pytest.mark.usefixtures("fresh_clients")
+def test_a_bucket_in_another_region_is_followed(
+    opened: Opened, make_shards: MakeShards, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its region is asked for, and the next request is signed for it."""
+    local = Dataset.open(make_shards(20))
+    with RangeServer(Path(local.shard_url(0)).read_bytes()) as server:
+        server.headers["x-amz-bucket-region"] = "eu-test-1"
+        server.faults[0] = [status(301), good]
+        far, signers = asked_by_hand(server, local, monkeypatch)
+        source = opened(far)
+        assert read(source, 0) == local.block_bytes(0)
+        assert ["/us-east-1/s3/" in signers[0], "/eu-test-1/s3/" in signers[1]] == [True, True]
+        assert source.retries == 1
+
+
+@pytest.mark.usefixtures("fresh_clients")
+def test_a_server_without_ranges_is_refused(
+    opened: Opened, make_shards: MakeShards, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once: it would send whole shards."""
+    local = Dataset.open(make_shards(20))
+    with RangeServer(Path(local.shard_url(0)).read_bytes()) as server:
+        server.faults[0] = [whole_file]
+        source = opened(asked_by_hand(server, local, monkeypatch)[0])
+        with pytest.raises(StorageError, match="non-partial"):
+            read(source, 0)
+        assert source.retries == 0
+
+
+def test_what_obstore_cannot_name_is_read_otherwise() -> None:
+    """Access points, directory buckets, and keys whose parts are empty or dots."""
+    assert bucket.is_plain("s3://wit/a b/..c/%20/000000.tar")
+    odd = ["arn:aws:s3:eu-west-1:1:accesspoint/p/k", "wit--euw1-az1--x-s3/k", "wit//k", "wit/../k"]
+    assert not any(bucket.is_plain(f"s3://{name}") for name in odd)
+
+
 @pytest.mark.usefixtures("fresh_clients")
 @pytest.mark.skipif(not shutil.which("openssl"), reason="needs openssl to make a certificate")
 def test_a_bucket_is_asked_by_https(
@@ -247,6 +377,7 @@ def test_a_bucket_is_asked_by_https(
     local = Dataset.open(make_shards(20))
     key, certificate = tmp_path / "key", tmp_path / "certificate"
     names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    names += ["-addext", "basicConstraints=critical,CA:FALSE"]  # rustls takes no CA for a server
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", str(key)]
     subprocess.run([*command, "-out", certificate, *names], check=True, capture_output=True)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -1,41 +1,40 @@
-"""Ranges of objects in a bucket, received straight into memory that is given.
+"""Ranges of objects in a bucket, fetched by obstore (Rust's object_store).
 
 s3fs says who we are and where the bucket is: endpoint, region, style of address, credentials and
-their renewal are those of its client, so what works for tables works for shards. botocore signs, as
-it does for s3fs. The requests are the standard library's, whose answers can be read into a buffer:
-no client that returns bytes was as cheap (docs/decisions/0041).
+their renewal are those of its client, so what works for tables works for shards. Why obstore
+fetches: docs/decisions/0041.
 """
 
 from __future__ import annotations
 
 import re
-import socket
-import ssl
 import threading
 import time
-from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
-from typing import Any, NamedTuple
-from urllib.parse import quote, unquote, urlsplit
-from urllib.request import getproxies, proxy_bypass
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import botocore.auth
-import botocore.awsrequest
 import botocore.credentials
 import botocore.exceptions
 import botocore.httpsession
 import fsspec.asyn
+import obstore
+from obstore.exceptions import BaseError
+from obstore.store import S3Store
 
 from wit_builder import storage
 from wit_builder.errors import GoneError, StorageError
 from wit_train.places import PassingError, may_pass, passing_status
 
+if TYPE_CHECKING:
+    from obstore import GetOptions, GetResult
+    from obstore.store import ClientConfig, S3Credential
+
 _PIECE_BYTES = 256 << 10
-_SAID_BYTES = 16 << 10
 _KEYS_KEPT_S = 60.0
-_LONGEST_WAIT_S = 60.0
+_REQUEST = timedelta(hours=1)  # obstore's own is 30 s; the deadline of a read is kept here
 _PASSING_CODES = {
     "ExpiredToken",
     "InternalError",
@@ -43,11 +42,14 @@ _PASSING_CODES = {
     "SlowDown",
     "TokenRefreshRequired",
 }
-_NOT_PLAIN = re.compile(r"s3a?://(arn:|[^/]*--x-s3/)")
+_NOT_PLAIN = re.compile(r"s3a?://(arn:|[^/]*--x-s3/|.*/(\.\.?)?/)")
 
 
 def is_plain(url: str) -> bool:
-    """Return whether it is in an ordinary bucket: no access point, no directory bucket."""
+    """Return whether obstore reads it as we ask: no access point, no directory bucket.
+
+    Nor a key with an empty part, ``.`` or ``..``, which are no names to it.
+    """
     return not _NOT_PLAIN.match(url)
 
 
@@ -65,170 +67,207 @@ class Bucket:
             StorageError: there are no credentials for it.
             MissingPartError: s3fs is not installed.
         """
-        self._account = _Account(url)
-        self._connections = _Connections(self._account.context, stall_s)
+        self._account = _Account(url, stall_s)
+        self._stall_s = stall_s
+        self._closed = False
 
     def read(self, url: str, offset: int, into: memoryview, until: float) -> int:
         """See ``places.Place``."""
-        request = self._account.request(url, offset, len(into))
-        with self._connections.one(request.host) as connection:
-            answer = connection.ask(request, until)
-            if answer.status == 206:
-                return self._receive(connection, answer, _Wanted(offset, into, until))
-            if answer.status == 416:
-                answer.read(_SAID_BYTES)
+        store, key = self._account.store(), self._account.key(url)
+        asked: GetOptions = {"range": (offset, offset + len(into))}
+        try:
+            answer = obstore.get(store, key, options=asked)
+            end = min(offset + len(into), answer.meta["size"])
+            if tuple(answer.range) != (offset, end):
+                raise PassingError("another range came")
+            return self._copied(answer, into[: end - offset], until)
+        except (BaseError, FileNotFoundError) as error:
+            failure = _Failure.of(error)
+            if failure.status == 416:  # the object ends before the range
                 return 0
-            raise self._refused(answer, url)
+            raise self._refused(failure, url) from error
 
-    def _receive(self, connection: _Connection, answer: HTTPResponse, wanted: _Wanted) -> int:
-        count = _count(answer, wanted)
+    def _copied(self, answer: GetResult, into: memoryview, until: float) -> int:
+        """Copy an answer in pieces: each is in the CPU's cache, which saves a tenth."""
         at = 0
-        while at < count:
-            connection.allow(wanted.until)
-            got = answer.readinto(wanted.into[at : min(at + _PIECE_BYTES, count)])
-            if not got:
-                raise PassingError(f"the connection broke after {at} of {count} bytes")
-            at += got
-        return count
+        for piece in answer.stream(_PIECE_BYTES):
+            if self._closed or time.monotonic() > until:
+                raise PassingError("")  # the reason is that of the try before
+            if at + len(piece) > len(into):
+                raise PassingError("more came than the range")
+            into[at : at + len(piece)] = memoryview(piece)
+            at += len(piece)
+        if at < len(into):
+            raise PassingError(f"the connection broke after {at} of {len(into)} bytes")
+        return at
 
-    def _refused(self, answer: HTTPResponse, url: str) -> Exception:
-        """Return the error that an answer is; of what the server says, only its code is told."""
-        found = re.search(rb"<Code>(\w{1,64})</Code>", answer.read(_SAID_BYTES))
-        code = found[1].decode() if found else answer.reason[:64]
-        said = f"the server answers {answer.status} {code}".strip()
-        if self._account.move(answer.headers.get("x-amz-bucket-region")):
+    def _refused(self, failure: _Failure, url: str) -> Exception:
+        """Return the error that a failure is."""
+        said, where = failure.said(self._stall_s), storage.redact(url)
+        if failure.code == "ExpiredToken":
+            self._account.forget()
+        if failure.is_passing():
+            return PassingError(said)
+        if failure.status == 404:
+            what = "the bucket is gone" if failure.code == "NoSuchBucket" else "no such shard"
+            fix = "check the place; run `wit verify`"
+            return GoneError(f"{what}: {said}", where=where, fix=fix)
+        if failure.is_elsewhere() and self._account.move():
             return PassingError(said, at_once=True)
-        if code == "ExpiredToken":
-            self._account.forget_keys()
-        if passing_status(answer.status) or code in _PASSING_CODES:
-            return PassingError(said, wait_s=_seconds(answer.headers.get("Retry-After")))
-        where = storage.redact(url)
-        if answer.status == 404:
-            what = "the bucket is gone" if code == "NoSuchBucket" else "there is no such shard"
-            return GoneError(
-                f"{what}: {said}", where=where, fix="check the place; run `wit verify`"
-            )
         fix = "check credentials, region and the bucket's policy (AWS_* in the environment)"
+        if failure.mistrust():
+            fix = "name the authority's certificate in AWS_CA_BUNDLE; a server's own has CA:FALSE"
         return StorageError(f"cannot read: {said}", where=where, fix=fix)
 
     def renew(self) -> None:
         """See ``places.Place``."""
-        self._connections.drop_idle()
+        self._account.forget()
 
     def close(self) -> None:
-        """See ``places.Place``."""
-        self._connections.close()
+        """See ``places.Place``; a connection that is silent keeps its reader for ``stall_s``."""
+        self._closed = True
+        self._account.forget()
 
 
-class _Wanted(NamedTuple):
-    """A range: its first byte, where its bytes go, and when to give up."""
+class _Failure(NamedTuple):
+    """What obstore's error tells: it has texts only. They may tell more than we want to pass on."""
 
-    offset: int
-    into: memoryview
-    until: float
+    text: str
+    status: int
+    code: str
 
+    @classmethod
+    def of(cls, error: Exception) -> _Failure:
+        text = str(error)
+        status = re.search(r"status code: ([0-9]{3})", text)
+        code = re.search(r"<Code>(\w{1,64})</Code>", text)
+        return cls(text, int(status[1]) if status else 0, code[1] if code else "")
 
-def _count(answer: HTTPResponse, wanted: _Wanted) -> int:
-    """Return how many bytes of the range an answer has (RFC 9110, section 14.4)."""
-    told = answer.headers.get("Content-Range", "")
-    found = re.fullmatch(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)", told)
-    if not found or int(found[1]) != wanted.offset:
-        raise PassingError(f"another range came: {told[:100]}")
-    end = int(found[2]) + 1
-    count = end - wanted.offset
-    at_end = count < len(wanted.into) and found[3] == str(end)
-    if not (count == len(wanted.into) or at_end) or answer.length != count:
-        raise PassingError(f"another range came: {told[:100]}")
-    return count
+    def is_passing(self) -> bool:
+        """Return whether another try may go well."""
+        if self.status:
+            return passing_status(self.status) or self.code in _PASSING_CODES
+        return not (self.mistrust() or re.search("BareRedirect|NotPartial", self.text))
 
+    def mistrust(self) -> str:
+        """Return why the server's certificate is not trusted; empty if that is not the reason."""
+        found = re.search(r"InvalidCertificate\((?:\s*Other\w*\()*\s*(\w+)", self.text)
+        return found[1] if found else ""
 
-def _seconds(retry_after: str | None) -> float:
-    known = re.fullmatch("[0-9]{1,9}", retry_after or "")
-    return min(float(known[0]), _LONGEST_WAIT_S) if known else 0.0
+    def is_elsewhere(self) -> bool:
+        """Return whether the bucket may be in another region."""
+        return "BareRedirect" in self.text or self.status in {400, 403}
 
-
-class _Host(NamedTuple):
-    """Whom to ask: ``http`` or ``https``, and the host with its port, if that is not the usual."""
-
-    scheme: str
-    name: str
-
-
-class _Request(NamedTuple):
-    """What to ask, and whom."""
-
-    host: _Host
-    target: str
-    headers: dict[str, str]
+    def said(self, stall_s: float) -> str:
+        """Return it in words: the server's status and code, or the cause of a broken connection."""
+        if self.status:
+            return f"the server answers {self.status} {self.code}".strip()
+        if why := self.mistrust():
+            return f"the server's certificate is not trusted: {why}"
+        if "TimedOut" in self.text:
+            return f"nothing came for {stall_s:g} s"
+        cause = re.search(r'(?:message|error): "([^"]{1,200})"', self.text)
+        first = self.text.partition("\n")[0].rpartition(" - ")[2]
+        return cause[1] if cause else storage.redact(first)[:200]
 
 
 class _Account:
     """Who asks, and where the bucket is, by the client of s3fs."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, stall_s: float) -> None:
         self._fs, path = storage.filesystem(url)
-        self._url = url
+        self._url, self._stall = url, timedelta(seconds=stall_s)
         self._bucket, _, _ = self._fs.split_path(path)
-        self._lock = threading.Lock()
-        self._keys: tuple[float, Any] = 0.0, None
         with _told(url):
             self._client: Any = fsspec.asyn.sync(self._fs.loop, self._fs.set_session)
             self._base = self._where()
         region = self._client.meta.region_name
         self._region = "us-east-1" if region in {None, "aws-global"} else region
-        self.context = self._tls()
+        self._lock = threading.Lock()
+        self._store: S3Store | None = None
+        self._keys: S3Credential | None = None
+        self._keys_until = 0.0
 
-    def request(self, url: str, offset: int, length: int) -> _Request:
-        """Return a signed request for a range."""
-        key = self._fs.split_path(storage.filesystem(url)[1])[1]
-        full = self._base + quote(key, safe="/~")
-        asked = {"Range": f"bytes={offset}-{offset + length - 1}"}
-        if payer := self._fs.req_kw.get("RequestPayer"):
-            asked["x-amz-request-payer"] = payer
-        request = botocore.awsrequest.AWSRequest("GET", full, headers=asked)
-        if not self._fs.anon:
-            keys = self._current_keys()
-            botocore.auth.S3SigV4Auth(keys, "s3", self._region).add_auth(request)
-        parts = urlsplit(full)
-        return _Request(_Host(parts.scheme, parts.netloc), parts.path, dict(request.headers))
+    def key(self, url: str) -> str:
+        """Return an object's name in the bucket."""
+        return str(self._fs.split_path(url)[1])
 
-    def move(self, region: str | None) -> bool:
-        """Take the bucket to be in another region, as a server says; return whether it is new."""
+    def store(self) -> S3Store:
+        """Return the client, a new one if the credentials are new."""
         with self._lock:
-            if not region or region == self._region:
-                return False
-            with suppress(OSError, botocore.exceptions.BotoCoreError):
-                self._fs.exists(self._url)  # so s3fs learns it
-            self._base, self._region = self._where(), region
-            return True
+            if not self._fs.anon and time.monotonic() > self._keys_until:
+                keys, before = self._asked_keys(), self._keys
+                self._keys, self._keys_until = keys, time.monotonic() + _KEYS_KEPT_S
+                self._store = self._store if keys == before else None
+            if self._store is None:
+                self._store = self._made()
+            return self._store
 
-    def forget_keys(self) -> None:
-        """Ask for the credentials anew before the next request: these have run out."""
-        self._keys = 0.0, None
+    def forget(self) -> None:
+        """Connect and ask for the credentials anew before the next request."""
+        with self._lock:
+            self._store, self._keys_until = None, 0.0
+
+    def move(self) -> bool:
+        """Ask s3fs in which region the bucket is; return whether that is new."""
+        with self._lock, suppress(OSError, botocore.exceptions.BotoCoreError):
+            answer = self._fs.call_s3("head_bucket", Bucket=self._bucket)["ResponseMetadata"]
+            region = answer["HTTPHeaders"].get("x-amz-bucket-region", self._region)
+            if region != self._region:
+                self._base, self._region, self._store = self._where(), region, None
+                return True
+        return False
 
     def _where(self) -> str:
         """Return the URL that a key is added to. The signature that comes with it is not used."""
         asked = {"Bucket": self._bucket, "Key": "k"}
         make = self._client.generate_presigned_url
         signed: str = fsspec.asyn.sync(self._fs.loop, make, "get_object", asked)
-        return signed.partition("?")[0][:-1]
+        return signed.partition("?")[0].removesuffix("/k")
 
-    def _current_keys(self) -> Any:
-        with self._lock:
-            until, keys = self._keys
-            if time.monotonic() > until:
-                keys = self._asked_keys()
-                self._keys = time.monotonic() + _KEYS_KEPT_S, keys
-            return keys
+    def _made(self) -> S3Store:
+        """Return a client; what the environment says is said here, too, as obstore reads it."""
+        keys = self._keys
+        return S3Store(
+            self._bucket,
+            aws_endpoint_url_s3=self._base,
+            virtual_hosted_style_request=True,  # the bucket is in the URL, wherever it stands
+            region=self._region,
+            skip_signature=bool(self._fs.anon),
+            request_payer=bool(self._fs.req_kw.get("RequestPayer")),
+            client_options={
+                "allow_http": True,
+                "timeout": _REQUEST,
+                "connect_timeout": self._stall,
+                "read_timeout": self._stall,
+                **self._tls(),
+            },
+            retry_config={"max_retries": 0},
+            credential_provider=(lambda: keys) if keys else None,
+        )
 
-    def _asked_keys(self) -> Any:
+    def _tls(self) -> ClientConfig:
+        verify = self._fs.client_kwargs.get("verify")
+        if verify is None:
+            verify = self._fs.session.get_config_variable("ca_bundle") or True
+        if verify is False:
+            return {"allow_invalid_certificates": True}
+        return {"root_certificate": Path(botocore.httpsession.get_cert_path(verify)).read_bytes()}
+
+    def _asked_keys(self) -> S3Credential:
         try:
             with _told(self._url):
-                return fsspec.asyn.sync(self._fs.loop, self._found_keys)
+                keys = fsspec.asyn.sync(self._fs.loop, self._found_keys)
         except StorageError as error:
             if may_pass(error):  # such as a service for instances' roles that does not answer
                 raise PassingError(error.what) from error
             raise
+        return {
+            "access_key_id": keys.access_key,
+            "secret_access_key": keys.secret_key,
+            "token": keys.token,
+            "expires_at": None,  # we ask from time to time
+        }
 
     async def _found_keys(self) -> Any:
         fs = self._fs
@@ -238,14 +277,6 @@ class _Account:
         if found is None:
             raise botocore.exceptions.NoCredentialsError
         return await found.get_frozen_credentials()  # renews those that end
-
-    def _tls(self) -> ssl.SSLContext:
-        verify = self._fs.client_kwargs.get("verify")
-        if verify is None:
-            verify = self._fs.session.get_config_variable("ca_bundle") or True
-        if verify is False:
-            return ssl._create_unverified_context()  # noqa: S323, SLF001 - the user asks s3fs for it
-        return ssl.create_default_context(cafile=botocore.httpsession.get_cert_path(verify))
 
 
 @contextmanager
@@ -263,130 +294,3 @@ def _told(url: str) -> Iterator[None]:
     except botocore.exceptions.BotoCoreError as error:
         with storage.translated(url, "read"):
             raise error from None
-
-
-class _Connection:
-    """A connection, which takes one request at a time."""
-
-    def __init__(self, http: HTTPConnection, stall_s: float) -> None:
-        self._http, self._stall_s = http, stall_s
-        self._answer: HTTPResponse | None = None
-        self.served = False
-
-    def ask(self, request: _Request, until: float) -> HTTPResponse:
-        """Return the head of the answer."""
-        self._answer = None
-        self.allow(until)
-        self._http.request("GET", request.target, headers=request.headers)
-        self._answer = self._http.getresponse()
-        return self._answer
-
-    def allow(self, until: float) -> None:
-        """Give it some time to deliver more."""
-        left_s = until - time.monotonic()
-        if left_s <= 0:
-            raise PassingError("")  # the reason is that of the try before
-        self._http.timeout = min(self._stall_s, left_s)
-        if self._http.sock:
-            self._http.sock.settimeout(self._http.timeout)
-
-    def is_idle(self) -> bool:
-        """Return whether its last answer was read to the end."""
-        return self._answer is not None and self._answer.isclosed()
-
-    def end(self) -> None:
-        """Wake whoever waits for it."""
-        with suppress(OSError):
-            if self._http.sock:
-                self._http.sock.shutdown(socket.SHUT_RDWR)
-
-    def close(self) -> None:
-        """Close it; the server may have."""
-        self._http.close()
-
-
-class _Connections:
-    """Connections, kept open for the next request."""
-
-    def __init__(self, context: ssl.SSLContext, stall_s: float) -> None:
-        self._context, self._stall_s = context, stall_s
-        self._idle: list[tuple[_Host, _Connection]] = []
-        self._busy: set[_Connection] = set()
-        self._closed = False
-        self._lock = threading.Lock()
-
-    @contextmanager
-    def one(self, host: _Host) -> Iterator[_Connection]:
-        """Give a connection; it is kept if its answer was read to the end.
-
-        Raises:
-            PassingError: it broke, stalled, or could not be made.
-            StorageError: the server is not who it says.
-        """
-        connection = self._taken(host)
-        try:
-            yield connection
-        except ssl.SSLCertVerificationError as error:
-            what = f"the server's certificate is not trusted: {error.verify_message}"
-            fix = "name the authority's certificate in AWS_CA_BUNDLE"
-            raise StorageError(what, where=host.name, fix=fix) from error
-        except (OSError, HTTPException) as error:
-            if connection.served:
-                self.drop_idle()  # most likely the server closed them all
-            raise PassingError(self._plain(error), at_once=connection.served) from error
-        finally:
-            self._give_back(host, connection)
-
-    def _taken(self, host: _Host) -> _Connection:
-        with self._lock:
-            if self._closed:
-                raise PassingError("closed")
-            kept = next((entry for entry in reversed(self._idle) if entry[0] == host), None)
-            if kept:
-                self._idle.remove(kept)
-            connection = kept[1] if kept else _Connection(self._made(host), self._stall_s)
-            self._busy.add(connection)
-            return connection
-
-    def _give_back(self, host: _Host, connection: _Connection) -> None:
-        with self._lock:
-            self._busy.discard(connection)
-            keep = connection.is_idle() and not self._closed
-            if keep:
-                connection.served = True
-                self._idle.append((host, connection))
-        if not keep:
-            connection.close()
-
-    def _made(self, host: _Host) -> HTTPConnection:
-        """Return a connection, not yet opened; https goes through the proxy of the environment."""
-        if host.scheme == "http":
-            return HTTPConnection(host.name)
-        proxy = urlsplit("" if proxy_bypass(host.name) else getproxies().get("https", ""))
-        if not proxy.hostname:
-            return HTTPSConnection(host.name, context=self._context)
-        through = HTTPSConnection(proxy.hostname, proxy.port, context=self._context)
-        secret = proxy.netloc.rpartition("@")[0]
-        basic = f"Basic {b64encode(unquote(secret).encode()).decode()}"
-        through.set_tunnel(host.name, headers={"Proxy-Authorization": basic} if secret else None)
-        return through
-
-    def _plain(self, error: Exception) -> str:
-        if isinstance(error, TimeoutError):
-            return f"nothing came for {self._stall_s:g} s"
-        return str(getattr(error, "strerror", None) or error or type(error).__name__)
-
-    def drop_idle(self) -> None:
-        """Close those that nobody uses."""
-        with self._lock:
-            idle, self._idle = self._idle, []
-        for _, connection in idle:
-            connection.close()
-
-    def close(self) -> None:
-        """Close them all; whoever waits for one is woken."""
-        with self._lock:
-            self._closed = True
-            for connection in self._busy:
-                connection.end()
-        self.drop_idle()

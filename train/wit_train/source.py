@@ -71,7 +71,7 @@ class Source:
         self._table = tuple(dataset.blocks[name].to_numpy() for name in columns)
         self._revised = dict[int, int]()
         self._places = dict[str, Place]()
-        self._lock, self._closed = threading.Lock(), threading.Event()
+        self._lock, self._closed = threading.RLock(), threading.Event()  # a collector may close us
 
     def read(self, block: int, into: memoryview) -> None:
         """Fill the first bytes of ``into`` with a block; they have its digest.
