@@ -13,7 +13,7 @@ UV := 0.13.9
 unexport PYTHONDONTWRITEBYTECODE
 # what the scripts of benchmarks/ share: inputs, servers, peers, meters
 NOT_BENCHMARKS := $(addprefix benchmarks/,wiki_% web_% fetch_server% s3_% stream_meter% stream_ours% stream_peers% \
-  stream_shards%)
+  stream_shards% stream_s3_clients%)
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
