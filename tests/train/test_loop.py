@@ -16,7 +16,7 @@ import pytest
 from wit_builder import recipe as recipes
 from wit_builder.errors import CheckpointError, RecipeError, TrainingError
 from wit_builder.shards import removal
-from wit_train import checkpoint, loop, metrics, model
+from wit_train import checkpoint, commands, loop, metrics, model
 from wit_train.config import TrainRecipe
 from wit_train.decode import Augment
 from wit_train.metrics import Row
@@ -70,6 +70,15 @@ def test_a_run_stopped_and_continued_equals_one_that_was_not(
     outcome = loop.train(load(recipe_file, "log.every_steps=1"), str(broken))
     assert outcome.step == 10
     assert seen(broken) == seen(whole)
+
+
+def test_the_memory_of_the_stream_is_told(
+    recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """Before the first step, so that nobody is surprised by it."""
+    commands.train(str(recipe_file), out=str(tmp_path / "run"), set_=["steps=1"])
+    first, *_ = capsys.readouterr().err.splitlines()
+    assert first == "the stream takes at most 0.00 GB of shared memory"
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 from cyclopts import Parameter
@@ -13,6 +13,9 @@ from cyclopts import Parameter
 from wit_builder import recipe as recipes
 from wit_builder import storage
 from wit_builder.errors import MissingPartError, RecipeError, TrainingError
+
+if TYPE_CHECKING:
+    from wit_train.stream import Stream
 
 AsJson = Annotated[bool, Parameter(negative="")]
 
@@ -49,12 +52,17 @@ def train(
     listed = [folders] if isinstance(folders, str) else folders
     steps = steps_of(settings, sum(read_info(place).samples for place in listed))
     with for_terminal(steps, as_json=json) as shown:
-        outcome = loop.train(settings, folder, shown.show)
+        outcome = loop.train(settings, folder, shown.show, _tell_memory)
     if outcome.interrupted:
         fix = "start again with the same --out to go on"
         print(f"stopped after step {outcome.step:,} of {outcome.steps:,}; {fix}", file=sys.stderr)
         raise SystemExit(INTERRUPTED)
     print(storage.redact(outcome.checkpoint))
+
+
+def _tell_memory(stream: Stream) -> None:
+    gigabytes = stream.memory_bytes / 1e9
+    print(f"the stream takes at most {gigabytes:.2f} GB of shared memory", file=sys.stderr)
 
 
 def evaluate(

@@ -45,13 +45,19 @@ Show = Callable[[Row, float], None]
 """Told of every logged step, and of the seconds that are left."""
 
 
-def train(recipe: TrainRecipe, out: str, show: Show | None = None) -> Outcome:
+def train(
+    recipe: TrainRecipe,
+    out: str,
+    show: Show | None = None,
+    begun: Callable[[Stream], object] | None = None,
+) -> Outcome:
     """Train until the last step or an interrupt (SIGINT, SIGTERM); go on from what is in ``out``.
 
     Args:
         recipe: what to train on what.
         out: folder of the run: ``recipe.toml``, ``metrics.jsonl``, ``checkpoints/``.
         show: called with every logged row.
+        begun: called with the stream, before it is read.
 
     Raises:
         TrainingError: the recipe does not fit the data, or the loss is not finite.
@@ -75,6 +81,8 @@ def train(recipe: TrainRecipe, out: str, show: Show | None = None) -> Outcome:
     start = _resume(storage.join(out, "checkpoints"), training, note)
     stream.start_step = start
     storage.publish_bytes(storage.join(out, "recipe.toml"), recipes.dump(recipe).encode())
+    if begun:
+        begun(stream)
     return _Run(training, stream, note, steps, out).go(start, show or (lambda *_: None))
 
 
