@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.train.conftest import MakeShards, jpeg, pair
+from wit_builder import storage
 from wit_builder.errors import ShardFormatError, StorageError, TrainingError, WitError
 from wit_builder.shards.layout import key_of
 from wit_builder.shards.manifest import finish
@@ -123,3 +124,24 @@ def test_numbers_that_do_not_fit_are_refused(
     """Before anything is read, with what would fit."""
     with pytest.raises(TrainingError, match=rf"{said}.*->"):
         Stream(shards, batch_size=batch_size, layout=layout, world_size=world_size)
+
+
+@pytest.mark.s3
+def test_a_bucket_that_goes_in_mid_run_stops_the_stream(s3_endpoint: str, make_shards: MakeShards):
+    """At once: the error names the shard, and what was read before is yielded."""
+    del s3_endpoint
+    fs, _ = storage.filesystem("s3://going")
+    fs.mkdir("going")
+    fs.put(make_shards(80, max_block_bytes=1) + "/", "going/shards/", recursive=True)
+    pace = Pace(workers=0, steps_ahead=0)
+    stream = Stream(
+        "s3://going/shards", batch_size=4, layout=ONCE, look=Look(image_size=32), pace=pace
+    )
+    batches = iter(stream)
+    steps = [next(batches).step]
+    fs.rm("going", recursive=True)
+    with pytest.raises(StorageError, match=r"bucket is gone.*\.tar.*->"):  # noqa: PT012 - see below
+        while True:
+            steps.append(next(batches).step)
+    assert steps == list(range(len(steps)))
+    assert len(steps) < 20
