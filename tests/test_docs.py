@@ -23,7 +23,9 @@ ROOMS = ("docs", "queries", "shards", "train", "benchmarks")
 PAGES = sorted(REPOSITORY.glob("*.md")) + sorted(
     page for room in ROOMS for page in (REPOSITORY / room).rglob("*.md")
 )
-GENERATED = {REPOSITORY / "docs" / name for name in ("cli.md", "recipe.md", "tables.md")}
+GENERATED = {
+    REPOSITORY / "docs" / name for name in ("cli.md", "recipe.md", "tables.md", "train-recipe.md")
+}
 WRITTEN = [page for page in PAGES if page not in GENERATED]
 
 _BLOCK = re.compile(r"^```(.*?)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -96,6 +98,10 @@ def test_every_key_and_column_is_explained():
         rows = re.findall(r"^\| `.*\|$", (REPOSITORY / "docs" / page).read_text(), re.MULTILINE)
         assert rows
         assert [row for row in rows if not row.split("|")[-2].strip()] == []
+    text = (REPOSITORY / "docs/train-recipe.md").read_text()
+    rows = re.findall(r"^\| `.*\|$", text, re.MULTILINE)
+    assert rows
+    assert [row for row in rows if not row.split("|")[-3].strip()] == []
 
 
 # --- links ------------------------------------------------------------------

@@ -17,6 +17,7 @@
     ├── MissingPartError     an optional part of the distribution is not installed
     ├── CheckpointError      a checkpoint cannot be read, or belongs to another run
     ├── TrainingError        training cannot start or go on
+    │   └── PeerError        another process of the same training is gone
     └── DemoError            the demo's web or data cannot be set up
 
 What fails for one pair is not an error but a rejection, which is data (see ``tables.Reason``).
@@ -106,6 +107,10 @@ class CheckpointError(WitError):
 
 class TrainingError(WitError):
     """Training cannot start or go on."""
+
+
+class PeerError(TrainingError):
+    """Another process of the same training is gone; to start anew may help."""
 
 
 class DemoError(WitError):

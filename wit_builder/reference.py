@@ -1,7 +1,7 @@
 """``python -m wit_builder.reference docs``: the pages of the docs that are made from the code.
 
-``docs/cli.md`` from the program, ``docs/tables.md`` from the schemas, ``docs/recipe.md`` from the
-structs of a recipe. A test holds them to what would be made now.
+``docs/cli.md`` from the program, ``docs/tables.md`` from the schemas, ``docs/recipe.md`` and
+``docs/train-recipe.md`` from the structs of a recipe. A test holds them to what would be made now.
 """
 
 from __future__ import annotations
@@ -23,10 +23,25 @@ _KINDS = (
     "the greatest value."
 )
 
+_CHANGES = (
+    "The last column says what a change between a run and its continuation changes: `order`, which "
+    "samples make a batch; `maths`, what is computed of them; `free`, neither, but for rounding. "
+    "Only free keys change silently; the others need `--allow-change KEY`, and are logged."
+)
+_TRAINER = Path(__file__).parents[1] / "train/wit_train"
+"""Read, not imported: this package does not need the trainer."""
+_SECTIONS = {"TrainRecipe": "", "Augment": "data.augment"}
+"""Structs of a training recipe whose section is not named as they are."""
+
 
 def pages() -> dict[str, str]:
     """Return the text of every generated page, by file name."""
-    return {"cli.md": cli_page(), "tables.md": tables_page(), "recipe.md": recipe_page()}
+    return {
+        "cli.md": cli_page(),
+        "tables.md": tables_page(),
+        "recipe.md": recipe_page(),
+        "train-recipe.md": train_recipe_page(),
+    }
 
 
 def cli_page() -> str:
@@ -67,6 +82,47 @@ def recipe_page() -> str:
         keys = _keys([*inherited, node])
         parts += [f"## {_title(node)}", ast.get_docstring(node) or "", keys]
     return _MADE + "\n\n".join(parts) + "\n"
+
+
+def train_recipe_page() -> str:
+    """Return every key of a training recipe, and what a change of it in mid-run changes."""
+    tree = ast.parse((_TRAINER / "config.py").read_text())
+    decode = ast.parse((_TRAINER / "decode.py").read_text())
+    effects = _effects(tree)
+    parts = ["# Keys of a training recipe", "What `wit train RECIPE` takes.", _KINDS, _CHANGES]
+    classes = [node for node in [*tree.body, *decode.body] if isinstance(node, ast.ClassDef)]
+    for node in classes:
+        if not node.name.endswith(("Section", "Recipe", "Augment")) or node.name == "_Section":
+            continue
+        section = _SECTIONS.get(node.name, _section(node))
+        title, prefix = (f"`[{section}]`", f"{section}.") if section else ("the top", "")
+        rows = [
+            f"| `{name}` | `{kind}` | {default} | {doc} | {_effect(prefix + name, effects)} |"
+            for name, kind, default, doc in _fields(node)
+        ]
+        head = "| key | type | default | what | changes |\n| --- | --- | --- | --- | --- |"
+        parts += [f"## {title}", ast.get_docstring(node) or "", "\n".join([head, *rows])]
+    return _MADE + "\n\n".join(parts) + "\n"
+
+
+def _effects(tree: ast.Module) -> dict[str, str]:
+    found = next(
+        node.value
+        for node in tree.body
+        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "_EFFECTS"
+    )
+    assert found is not None  # it is a literal there
+    return dict(ast.literal_eval(found))
+
+
+def _effect(key: str, effects: dict[str, str]) -> str:
+    """Return the effect of a key: its own, or that of the section it stands in."""
+    return effects.get(key) or _effect(key.rpartition(".")[0], effects)
+
+
+def _section(node: ast.ClassDef) -> str:
+    """Return a section's name, as it stands in a recipe, of its struct's."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", node.name.removesuffix("Section")).lower()
 
 
 def _title(node: ast.ClassDef) -> str:

@@ -81,7 +81,17 @@ def shards(make_shards: MakeShards) -> str:
 @pytest.fixture
 def recipe_file(tmp_path: Path, shards: str) -> Path:
     """Return a recipe that trains the smallest model for ten steps."""
-    place = tmp_path / "recipe.toml"
+    return _recipe_file(tmp_path, shards)
+
+
+@pytest.fixture(scope="module")
+def recipe_file_of_a_module(tmp_path_factory: pytest.TempPathFactory, shards: str) -> Path:
+    """Return the same recipe for all tests of a module."""
+    return _recipe_file(tmp_path_factory.mktemp("recipe"), shards)
+
+
+def _recipe_file(folder: Path, shards: str) -> Path:
+    place = folder / "recipe.toml"
     place.write_text(
         f"""
 steps = 10

@@ -4,41 +4,14 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
 import torch
-from open_clip.loss import ClipLoss
 
+from tests.train.tiny import TINY, a_batch, recipe_of
 from wit_builder.errors import RecipeError
-from wit_train import config, model
-from wit_train.loss import contrastive
+from wit_train import config, model, training
 from wit_train.schedule import learning_rate
-from wit_train.step import Training, optimiser_for, train_step
-from wit_train.stream import Batch
-
-TINY = {
-    "embed_dim": 16,
-    "vision_cfg": {"image_size": 32, "patch_size": 16, "width": 16, "layers": 1, "head_width": 8},
-    "text_cfg": {"context_length": 8, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
-}
-
-
-def features(rows: int, seed: int) -> torch.Tensor:
-    drawn = torch.randn(rows, 16, generator=torch.Generator().manual_seed(seed))
-    return torch.nn.functional.normalize(drawn, dim=-1)
-
-
-def test_loss_is_open_clips():
-    """The symmetric cross-entropy equals ClipLoss."""
-    image, text, scale = features(12, 0), features(12, 1), torch.tensor(14.3)
-    expected = ClipLoss()(image, text, scale)
-    torch.testing.assert_close(contrastive(image, text, scale), expected)
-
-
-def test_loss_is_computed_in_float32():
-    """Half-precision features do not make half-precision logits."""
-    image, text = features(4, 0).bfloat16(), features(4, 1).bfloat16()
-    assert contrastive(image, text, torch.tensor(100.0)).dtype == torch.float32
+from wit_train.step import train_step
 
 
 def test_learning_rate_warms_up_and_falls_to_zero():
@@ -53,7 +26,7 @@ def test_learning_rate_warms_up_and_falls_to_zero():
 def test_gains_biases_and_the_logit_scale_do_not_decay():
     """Weight decay is for parameters of two dimensions and more."""
     network = model.build(model.checked(TINY), 0)
-    decaying, others = optimiser_for(network, config.OptimiserSection()).param_groups
+    decaying, others = training.optimiser_for(network, config.OptimiserSection()).param_groups
     names = {id(p): n for n, p in network.named_parameters()}
     assert decaying["weight_decay"] == 0.2
     assert others["weight_decay"] == 0.0
@@ -64,48 +37,59 @@ def test_gains_biases_and_the_logit_scale_do_not_decay():
 
 def test_logit_scale_is_clipped_at_a_hundred():
     """The paper's bound holds after every step."""
-    network = model.build(model.checked(TINY), 0)
+    recipe = recipe_of({})
+    made = training.begin(recipe, model.spec_of(recipe.model))
     with torch.no_grad():
-        network.logit_scale.fill_(math.log(200.0))
-    recipe = config.TrainRecipe()
-    training = Training(
-        network, optimiser_for(network, recipe.optimiser), torch.device("cpu"), recipe
-    )
-    images, tokens = np.zeros((4, 32, 32, 3), np.uint8), np.ones((4, 8), np.int32)
-    train_step(training, Batch(0, images, tokens, np.arange(4), np.ones(4, np.bool_), 0), 1e-3)
-    assert float(network.logit_scale.detach().exp()) == pytest.approx(100.0)
+        made.clip.logit_scale.fill_(math.log(200.0))
+    taken = train_step(made, a_batch(), 1e-3)
+    assert float(taken.logit_scale) == pytest.approx(100.0)
 
 
-def test_pixels_are_normalised_as_clip_does():
-    """uint8 [B, H, W, 3] becomes what open_clip's transform gives."""
-    from open_clip.transform import image_transform
-    from PIL import Image
-
-    picture = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
-    transform = image_transform(32, is_train=False, mean=model.MEAN, std=model.STD)
-    expected = transform(Image.fromarray(picture))[None]
-    torch.testing.assert_close(
-        model.normalised(torch.from_numpy(picture[None])), expected, atol=1e-4, rtol=1e-4
-    )
-
-
-@pytest.mark.parametrize(
-    ("section", "names"),
-    [
-        ({}, "say which model"),
-        ({"name": "RN50", "config": TINY}, "say which model"),
-        ({"config": {"embed_dim": 4}}, "needs vision_cfg"),
-        ({"config": {**TINY, "text_cfg": {"vocab_size": 8}}}, "not CLIP's BPE"),
-        ({"config": {**TINY, "towers": 3}}, "open_clip refuses"),
-    ],
-)
-def test_a_model_that_cannot_be_is_refused(section: dict[str, object], names: str):
-    """Each mistake is told in one line."""
-    with pytest.raises(RecipeError, match=names):
-        model.build(model.spec_of(config.ModelSection(**section)), 0)  # type: ignore[arg-type]
+def test_gradients_are_clipped():
+    """The norm told is the one before; with SGD's eye view, the weights move as by the rest."""
+    moved = []
+    for limit in (0.0, 0.01):
+        recipe = recipe_of({"optimiser.clip_norm": limit})
+        made = training.begin(recipe, model.spec_of(recipe.model))
+        norm = float(train_step(made, a_batch(), 1e-3).grad_norm)
+        gradients = [p.grad for p in made.clip.parameters() if p.grad is not None]
+        moved.append((norm, float(torch.nn.utils.get_total_norm(gradients))))
+    (plain, kept), (told, left) = moved
+    assert plain == kept == told > 0.01
+    assert left == pytest.approx(0.01, rel=1e-3)
 
 
-def test_a_model_by_name_has_its_sizes():
-    """ViT-B-32 wants 224 pixels and 77 tokens."""
-    spec = model.spec_of(config.ModelSection(name="ViT-B-32"))
-    assert (spec.image_size, spec.context_length) == (224, 77)
+def test_half_precision_with_a_scaler_learns():
+    """Overflow at the first scale skips steps, not training; the scaler has a state to save."""
+    recipe = recipe_of({"precision": "fp16"})
+    made = training.begin(recipe, model.spec_of(recipe.model))
+    losses = [float(train_step(made, a_batch(), 1e-2).loss) for _ in range(12)]
+    assert losses[-1] < losses[0] / 2
+    assert training.state_of(made)["scaler"]["scale"] > 0
+
+
+def test_the_average_follows_the_weights():
+    """After one step it is those weights; after the next, a tenth of the way to the new ones."""
+    recipe = recipe_of({"optimiser.ema_decay": 0.9})
+    made = training.begin(recipe, model.spec_of(recipe.model))
+    train_step(made, a_batch(), 1e-2)
+    first = made.clip.visual.proj.detach().clone()
+    train_step(made, a_batch(), 1e-2)
+    assert made.average
+    expected = first.lerp(made.clip.visual.proj.detach(), 0.1)
+    torch.testing.assert_close(made.average.module.get_parameter("visual.proj"), expected)
+
+
+def test_common_statistics_need_gpus():
+    """What would do nothing on a CPU is refused."""
+    recipe = recipe_of({"step.sync_batch_norm": True})
+    with pytest.raises(RecipeError, match="on GPUs only"):
+        training.begin(recipe, model.spec_of(recipe.model))
+
+
+def test_batch_statistics_by_parts_are_warned_of(capsys: pytest.CaptureFixture[str]):
+    """Gradients of a ResNet by parts are not those of the whole batch, and the log says so."""
+    config = {**TINY, "vision_cfg": {"layers": [1, 1, 1, 1], "width": 8, "image_size": 32}}
+    recipe = recipe_of({"model.config": config, "step.micro_batch": 4})
+    training.begin(recipe, model.spec_of(recipe.model))
+    assert "batch normalisation sees 4 rows" in capsys.readouterr().err

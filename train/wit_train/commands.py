@@ -15,9 +15,14 @@ from wit_builder import storage
 from wit_builder.errors import MissingPartError, RecipeError, TrainingError
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from wit_train.config import TrainRecipe
     from wit_train.stream import Stream
 
 AsJson = Annotated[bool, Parameter(negative="")]
+
+AllowChange = Annotated[list[str] | None, Parameter("--allow-change", negative=())]
 
 INTERRUPTED = 130
 """Exit status of a run that was asked to stop, saved, and can go on."""
@@ -28,6 +33,10 @@ def train(
     *,
     out: str = "",
     set_: Annotated[list[str] | None, Parameter("--set", negative=())] = None,
+    allow_change: AllowChange = None,
+    processes: int = 0,
+    nodes: str = "1",
+    rendezvous: str = "",
     json: AsJson = False,
 ) -> None:
     """Train a CLIP on shards; start again to go on from the last checkpoint.
@@ -36,27 +45,55 @@ def train(
         recipe: TOML file, such as train/recipes/tiny.toml.
         out: folder of the run, local or remote; without it the recipe's own.
         set_: key.path=value, over the recipe's; may be given several times.
+        allow_change: key of the recipe in which a continued run may differ from its beginning; may
+            be given several times.
+        processes: on this machine; by default one for each GPU, or one.
+        nodes: machines that start this command, or the fewest and the most, such as 2:8.
+        rendezvous: HOST:PORT of one of several machines, where they find each other.
         json: write each logged step as JSON.
     """
     need_torch()
-    from wit_builder.shards.read import read_info
-    from wit_train import loop
-    from wit_train.config import TrainRecipe, places_of, steps_of
-    from wit_train.metrics import for_terminal
+    from wit_train.config import TrainRecipe
 
     settings = recipes.load(recipe, TrainRecipe, set_ or ())
     folder = out or settings.out
     if not folder:
         raise RecipeError("where shall the run go?", where="out", fix="give --out FOLDER")
+    from wit_train import launch  # not before the recipe is known to be good: it imports torch
+
+    if launch.is_wanted(processes, nodes):
+        same = [recipe, "--out", folder]
+        same += [word for change in set_ or () for word in ("--set", change)]
+        same += [word for key in allow_change or () for word in ("--allow-change", key)]
+        status = launch.start(
+            same + ["--json"] * json, processes=processes, nodes=nodes, rendezvous=rendezvous
+        )
+        raise SystemExit(status)
+    _train_here(settings, folder, allow_change or (), as_json=json)
+
+
+def _train_here(
+    settings: TrainRecipe, folder: str, allowed: Collection[str], *, as_json: bool
+) -> None:
+    """Train in this process, be it alone or one of several."""
+    from wit_builder.shards.read import read_info
+    from wit_train import launched, loop
+    from wit_train.config import places_of, steps_of
+    from wit_train.metrics import for_terminal
+
     folders = places_of(settings.data)
     listed = [folders] if isinstance(folders, str) else folders
     steps = steps_of(settings, sum(read_info(place).samples for place in listed))
-    with for_terminal(steps, as_json=json) as shown:
-        outcome = loop.train(settings, folder, shown.show, _tell_memory)
+    with for_terminal(steps, as_json=as_json) as shown:
+        outcome = loop.train(settings, folder, shown.show, _tell_memory, allowed)
+    launched.tell(interrupted=outcome.interrupted, made_way=outcome.made_way)
+    if os.environ.get("RANK", "0") != "0":
+        return
     if outcome.interrupted:
         fix = "start again with the same --out to go on"
         print(f"stopped after step {outcome.step:,} of {outcome.steps:,}; {fix}", file=sys.stderr)
-        raise SystemExit(INTERRUPTED)
+        # to an elastic agent anything but 0 is a failure, after which it would start anew
+        raise SystemExit(0 if "TORCHELASTIC_RUN_ID" in os.environ else INTERRUPTED)
     print(storage.redact(outcome.checkpoint))
 
 

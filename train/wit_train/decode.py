@@ -42,25 +42,21 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 class Augment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What happens to a picture in training. The defaults are the paper's: a random square crop.
-
-    Attributes:
-        crop: "square": a square, as large as fits but for ``min_area``; "resized": torchvision's
-            RandomResizedCrop, of random area and shape, as open_clip trains with.
-        min_area: of a square crop: its area as a share of the largest square's is drawn from
-            [min_area, 1].
-        scale: of a resized crop: the least and the largest share of the picture's area.
-        ratio: of a resized crop: the least and the largest width over height.
-        gray: share of pictures that lose their colours.
-        jitter: brightness, contrast and saturation are scaled by 1 +- this at most.
-    """
+    """What happens to a picture in training. The defaults are the paper's: a random square crop."""
 
     crop: Literal["square", "resized"] = "square"
+    """`square`: as large as fits but for ``min_area``; `resized`: torchvision's RandomResizedCrop,
+    of random area and shape, as open_clip trains with."""
     min_area: Annotated[float, Meta(gt=0, le=1)] = 1.0
+    """Of a square crop: its area as a share of the largest square's is drawn from [min_area, 1]."""
     scale: tuple[_Positive, Annotated[float, Meta(le=1)]] = (0.9, 1.0)
+    """Of a resized crop: the least and the largest share of the picture's area."""
     ratio: tuple[_Positive, _Positive] = (3 / 4, 4 / 3)
+    """Of a resized crop: the least and the largest width over height."""
     gray: _Share = 0.0
+    """Share of pictures that lose their colours."""
     jitter: _Share = 0.0
+    """Brightness, contrast and saturation are scaled by 1 +- this at most."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F  # noqa: N812 - its name everywhere
 from open_clip.model import CLIP
+from torch.optim.swa_utils import AveragedModel
 
 from wit_builder import storage
 from wit_builder.errors import TrainingError
@@ -72,6 +73,8 @@ class Judged:
 def load(place: str, device: str = "") -> Judged:
     """Return the model of a run's folder, or of a checkpoint's JSON.
 
+    Its weights are the moving average, where the run kept one.
+
     Args:
         place: of the folder or the JSON.
         device: as torch names it; by default a GPU where there is one.
@@ -86,7 +89,12 @@ def load(place: str, device: str = "") -> Judged:
     note = checkpoint.read_note(found)
     spec = model.checked(note.model)
     network = model.build(spec, seed=0)
-    checkpoint.load(found, {"model": network})
+    if float(note.bound.get("optimiser.ema_decay", "0")):
+        average = AveragedModel(network)
+        checkpoint.load(found, {"ema": average})
+        network = average.module
+    else:
+        checkpoint.load(found, {"model": network})
     chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     return Judged(network.to(chosen).eval(), spec, chosen, note.precision)
 

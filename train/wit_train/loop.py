@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import signal
-import time
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack
 from types import FrameType
 
 import msgspec
 import torch
-import xxhash
 
-from wit_builder import recipe as recipes
 from wit_builder import storage
-from wit_builder.errors import TrainingError
-from wit_train import checkpoint, metrics, model
-from wit_train.checkpoint import Note
+from wit_builder.errors import RecipeError
+from wit_train import checkpoint, memory, model, ranks, training
+from wit_train.checkpoint import Checkpoints, Note
 from wit_train.config import TrainRecipe, bound_keys, layout_of, pace_of, places_of, steps_of
-from wit_train.metrics import Row
+from wit_train.held_out import HeldOut
+from wit_train.meter import Meter
+from wit_train.metrics import Row, TimeLeft
+from wit_train.ranks import Ranks
+from wit_train.records import Records
 from wit_train.schedule import learning_rate
-from wit_train.step import Training, optimiser_for, train_step
-from wit_train.stream import Batch, Look, Stream
+from wit_train.snapshot import State
+from wit_train.step import train_step
+from wit_train.stream import Look, Stream
+from wit_train.transfer import Given, on_device
+from wit_train.watch import Watch
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -31,15 +36,19 @@ class Outcome(msgspec.Struct, frozen=True):
     Attributes:
         step: steps taken in all.
         steps: steps it was to take.
-        checkpoint: place of the last checkpoint's JSON.
+        checkpoint: place of the last checkpoint's JSON; empty on ranks other than the first.
         interrupted: whether it was asked to stop; starting again goes on from there.
+        made_way: whether SIGTERM alone asked, as an elastic agent does that will start it anew.
     """
 
     step: int
     steps: int
     checkpoint: str
     interrupted: bool
+    made_way: bool = False
 
+
+_LOOK_S = 10.0
 
 Show = Callable[[Row, float], None]
 """Told of every logged step, and of the seconds that are left."""
@@ -50,65 +59,59 @@ def train(
     out: str,
     show: Show | None = None,
     begun: Callable[[Stream], object] | None = None,
+    allow: Collection[str] = (),
 ) -> Outcome:
-    """Train until the last step or an interrupt (SIGINT, SIGTERM); go on from what is in ``out``.
+    """Train until the last step or a request to stop; go on from what is in ``out``.
+
+    SIGINT, SIGTERM and SIGUSR1 ask to stop: all ranks save after the step at hand, and return.
 
     Args:
         recipe: what to train on what.
-        out: folder of the run: ``recipe.toml``, ``metrics.jsonl``, ``checkpoints/``.
-        show: called with every logged row.
-        begun: called with the stream, before it is read.
+        out: folder of the run: ``recipe.toml``, ``metrics.jsonl``, ``checkpoints/``; with several
+            machines, one that all of them reach.
+        show: called with every logged row, on the first rank.
+        begun: called with the stream before it is read, on the first rank.
+        allow: keys of the recipe that may differ from the run's beginning.
+
+    Returns:
+        How it ended; of no steps on a process that only waited beside those that train.
 
     Raises:
         TrainingError: the recipe does not fit the data, or the loss is not finite.
         CheckpointError: the last checkpoint in ``out`` is damaged, or is of another run.
         WitError: recipe, data or storage are not what they should be.
     """
+    _check_deadlines(recipe)
     if recipe.pace.compute_threads:
         torch.set_num_threads(recipe.pace.compute_threads)
-    spec = model.spec_of(recipe.model)
-    stream = _open_stream(recipe, spec)
-    steps = steps_of(recipe, stream.order.samples)
-    training = _begin(recipe, spec)
-    note = Note(
-        step=0,
-        data=stream.base,
-        bound=bound_keys(recipe),
-        model=spec.config,
-        precision=recipe.precision,
-        revision=stream.revision,
-    )
-    start = _resume(storage.join(out, "checkpoints"), training, note)
-    stream.start_step = start
-    storage.publish_bytes(storage.join(out, "recipe.toml"), recipes.dump(recipe).encode())
-    if begun:
-        begun(stream)
-    return _Run(training, stream, note, steps, out).go(start, show or (lambda *_: None))
+    timeout_s = recipe.distributed.timeout_s
+    with ranks.joined(recipe.data.lanes, timeout_s) as own:
+        if own is None:
+            return Outcome(0, 0, "", interrupted=False)
+        with Watch(own.store, own.rank, own.world_size, timeout_s) as watch:
+            run = _Run(recipe, out, own, watch, allow)
+            if own.rank == 0 and begun:
+                begun(run.stream)
+            return run.go(show if own.rank == 0 and show else lambda *_: None)
 
 
-def _begin(recipe: TrainRecipe, spec: model.Spec) -> Training:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network = model.build(spec, recipe.seed).to(device).train()
-    return Training(network, optimiser_for(network, recipe.optimiser), device, recipe)
+def _check_deadlines(recipe: TrainRecipe) -> None:
+    if recipe.pace.deadline_s >= recipe.distributed.timeout_s:
+        raise RecipeError(
+            f"ranks give each other up after {recipe.distributed.timeout_s:g} s, before a read of "
+            f"the data is given up ({recipe.pace.deadline_s:g} s)",
+            where="distributed.timeout_s",
+            fix="set it above pace.deadline_s",
+        )
 
 
-def _resume(folder: str, training: Training, expected: Note) -> int:
-    """Return the next step to take, the state of the last checkpoint being loaded."""
-    place = checkpoint.latest(folder)
-    if place is None:
-        return 0
-    checkpoint.refuse_other_run(checkpoint.read_note(place), expected, place)
-    return checkpoint.load(place, _parts(training)).step
-
-
-def _parts(training: Training) -> dict[str, checkpoint.Stateful]:
-    return {"model": training.model, "optimiser": training.optimiser}
-
-
-def _open_stream(recipe: TrainRecipe, spec: model.Spec) -> Stream:
+def open_stream(recipe: TrainRecipe, spec: model.Spec, own: Ranks) -> Stream:
+    """Return the samples of a recipe, a rank's part of every batch."""
     return Stream(
         places_of(recipe.data),
         batch_size=recipe.data.batch_size,
+        world_size=own.world_size,
+        rank=own.rank,
         layout=layout_of(recipe),
         look=Look(
             image_size=spec.image_size,
@@ -121,111 +124,159 @@ def _open_stream(recipe: TrainRecipe, spec: model.Spec) -> Stream:
 
 
 class _Run:
-    """A run that is under way."""
+    """A rank's part of a run that is under way."""
 
     def __init__(
-        self, training: Training, stream: Stream, note: Note, steps: int, out: str
+        self, recipe: TrainRecipe, out: str, own: Ranks, watch: Watch, allow: Collection[str]
     ) -> None:
-        self._training, self._stream, self._note = training, stream, note
-        self._steps, self._out = steps, out
-        self._saved = ""
+        spec = model.spec_of(recipe.model, recipe.loss)
+        self.stream = open_stream(recipe, spec, own)
+        self._recipe, self._out, self._ranks, self._spec = recipe, out, own, spec
+        self._steps = steps_of(recipe, self.stream.order.samples)
+        self._held_out = HeldOut(recipe, spec, own) if recipe.held_out.shards else None
+        self._note = _note(recipe, spec, self.stream)
+        self._checkpoints = Checkpoints(self._folder, recipe.log.keep_checkpoints)
+        self._watch = watch
+        self._begun_from, self._done, state = self._last_checkpoint(allow)
+        self._training = training.begin(
+            recipe, spec, own, out=out, phase=self._phase, afresh=not self._begun_from
+        )
+        if self._begun_from:
+            checkpoint.fit(state, self._training.parts(), self._begun_from)
+        self.stream.start_step = self._done
 
-    def go(self, start: int, show: Show) -> Outcome:
-        """Take the steps from ``start`` on."""
-        log, done = self._training.recipe.log, start
-        journal = metrics.Journal(storage.join(self._out, "metrics.jsonl"), start)
-        meter = _Meter(self._stream)
-        with _asked_to_stop() as asked, contextlib.closing(iter(self._stream)) as batches:
-            while done < self._steps and not asked():
-                batch = next(batches)
-                rate = self._rate(done)
-                loss = train_step(self._training, batch, rate)
-                done += 1
-                meter.count(batch)
-                if done % log.every_steps == 0 or done == self._steps:
-                    row = self._row(batch, float(loss), rate, meter)
-                    journal.add(row)
-                    show(row, meter.seconds_left(self._steps - done))
-                if done % log.checkpoint_every_steps == 0:
-                    self._save(done, journal)
-        if not self._saved.endswith(f"{done:08d}.json"):
-            self._save(done, journal)
-        return Outcome(done, self._steps, self._saved, interrupted=done < self._steps)
+    @property
+    def _folder(self) -> str:
+        return storage.join(self._out, "checkpoints")
 
-    def _rate(self, step: int) -> float:
-        settings = self._training.recipe.optimiser
-        return learning_rate(
-            step,
+    def _phase(self, what: str) -> None:
+        self._watch.at(self._done, what)
+
+    def _last_checkpoint(self, allow: Collection[str]) -> tuple[str, int, State]:
+        """Return place, step and state of the last one that is whole; "" and 0 if there is none."""
+        found = checkpoint.newest(self._folder, _warn) if self._ranks.rank == 0 else None
+        if found:
+            changes = checkpoint.refuse_other_run(found.note, self._note, found.place, allow)
+            for change in changes:
+                _warn(f"changed since the checkpoint: {change}")
+        own = (found.place, found.note.step, found.state) if found else ("", 0, {})
+        place, step, state = self._ranks.broadcast(own)
+        return str(place), int(step), state
+
+    def go(self, show: Show) -> Outcome:
+        """Take the steps that are left; save at the end, or where asked to stop."""
+        saved, stop = self._done or -1, 0
+        with ExitStack() as stack:
+            checkpoints = stack.enter_context(self._checkpoints)
+            records = stack.enter_context(Records(self._out, self._recipe, self._done, self._ranks))
+            asked = stack.enter_context(_asked_to_stop(self._watch.stopping))
+            left = TimeLeft(self._steps, self._done)
+            meter = Meter(self.stream, self._training, self._spec, left)
+            batches = stack.enter_context(contextlib.closing(iter(self.stream)))
+            given = on_device(batches, self._ranks.device)
+            while self._done < self._steps and not stop:
+                row = self._step(given, meter)
+                if row:
+                    records.add(row)
+                    show(row, meter.seconds_left(self._done))
+                checkpoints.check()
+                if self._is_due(self._recipe.log.checkpoint_every_steps):
+                    saved = self._save(meter, records)
+                stop = self._ranks.agreed(flag=asked())
+            if saved != self._done:
+                self._save(meter, records)
+            self._wait_for_checkpoint()
+            place = checkpoints.finish() or self._begun_from
+        interrupted = self._done < self._steps
+        made_way = interrupted and stop == ranks.MAKE_WAY
+        return Outcome(self._done, self._steps, place, interrupted=interrupted, made_way=made_way)
+
+    def _step(self, batches: Iterator[Given], meter: Meter) -> Row | None:
+        """Take a step; return its row where one is due."""
+        self._phase("waiting for data")
+        given = next(batches)
+        settings = self._recipe.optimiser
+        rate = learning_rate(
+            self._done,
             peak=settings.learning_rate,
             warmup_steps=settings.warmup_steps,
             steps=self._steps,
         )
+        with memory.explained(self._training, len(given.image_BHWC)):
+            taken = train_step(self._training, given, rate)
+        self._done += 1
+        meter.count(given.batch, taken)
+        loss = self._loss_held_out()
+        if loss is None and not self._is_due(self._recipe.log.every_steps):
+            return None
+        self._phase("metrics")
+        return meter.row(self._done, rate, loss)
 
-    def _row(self, batch: Batch, loss: float, rate: float, meter: _Meter) -> Row:
-        if not math.isfinite(loss):
-            raise TrainingError(
-                f"the loss is {loss}",
-                where=f"step {batch.step}",
-                fix="lower optimiser.learning_rate; start again to go on from the last checkpoint",
-            )
-        pairs_per_s, waiting, substituted = meter.since_last()
-        return Row(
-            step=batch.step + 1,
-            loss=loss,
-            logit_scale=round(float(self._training.model.logit_scale.detach().exp()), 4),
-            learning_rate=rate,
-            pairs_per_s=round(pairs_per_s, 1),
-            data_wait=round(waiting, 4),
-            substituted=substituted,
-            sample_ids=xxhash.xxh3_64_hexdigest(batch.sample_ids.tobytes()),
-        )
+    def _loss_held_out(self) -> float | None:
+        if self._held_out is None or not self._is_due(self._recipe.held_out.every_steps):
+            return None
+        self._phase("held-out loss")
+        return self._held_out.loss(self._training)
 
-    def _save(self, step: int, journal: metrics.Journal) -> None:
-        folder = storage.join(self._out, "checkpoints")
-        note = msgspec.structs.replace(self._note, step=step)
-        keep = self._training.recipe.log.keep_checkpoints
-        self._saved = checkpoint.save(folder, note, _parts(self._training), keep)
-        journal.publish()
+    def _is_due(self, every_steps: int) -> bool:
+        return self._done % every_steps == 0 or self._done == self._steps
+
+    def _save(self, meter: Meter, records: Records) -> int:
+        """Begin to save, if all losses so far are finite; return the step."""
+        self._phase("metrics")
+        meter.settle(self._done)
+        if self._ranks.rank == 0:
+            self._wait_for_checkpoint()
+            note = msgspec.structs.replace(self._note, step=self._done)
+            self._checkpoints.save(note, training.state_of(self._training))
+            records.publish()
+        return self._done
+
+    def _wait_for_checkpoint(self) -> None:
+        """Wait until the last one is published, however long: storage knows its own deadlines."""
+        self._phase("checkpoint")
+        while self._checkpoints.is_under_way(_LOOK_S):
+            self._phase("checkpoint")
 
 
-class _Meter:
-    """Pairs and seconds, between logged rows and in all."""
+def _note(recipe: TrainRecipe, spec: model.Spec, stream: Stream) -> Note:
+    bound = bound_keys(recipe)
+    bound["model.config"] = msgspec.json.encode(spec.config, order="sorted").decode()
+    return Note(
+        step=0,
+        data=stream.base,
+        bound=bound,
+        model=spec.config,
+        precision=recipe.precision,
+        revision=stream.revision,
+    )
 
-    def __init__(self, stream: Stream) -> None:
-        self._stream = stream
-        self._began = self._last = time.perf_counter()
-        self._waited_before, self._pairs, self._substituted, self._steps = 0.0, 0, 0, 0
 
-    def count(self, batch: Batch) -> None:
-        self._pairs += len(batch.images)
-        self._substituted += batch.substituted
-        self._steps += 1
-
-    def since_last(self) -> tuple[float, float, int]:
-        """Return pairs per second, share of time spent waiting, substitutes; begin anew."""
-        now, waited = time.perf_counter(), self._stream.stats.waited_s
-        seconds = max(now - self._last, 1e-9)
-        out = (self._pairs / seconds, (waited - self._waited_before) / seconds, self._substituted)
-        self._last, self._waited_before, self._pairs, self._substituted = now, waited, 0, 0
-        return out
-
-    def seconds_left(self, steps: int) -> float:
-        return (time.perf_counter() - self._began) / max(1, self._steps) * steps
+def _warn(what: str) -> None:
+    sys.stderr.write(f"warning: {what}\n")
 
 
 @contextlib.contextmanager
-def _asked_to_stop() -> Iterator[Callable[[], bool]]:
-    """Give a function that tells whether SIGINT or SIGTERM came; a second SIGINT ends at once."""
-    asked = False
+def _asked_to_stop(told: Callable[[], object]) -> Iterator[Callable[[], int]]:
+    """Give a function that tells what signals asked for; a second SIGINT ends at once.
+
+    SIGTERM asks to make way: whoever sends it may kill soon after. Others ask to stop.
+    """
+    asked = 0
 
     def ask(number: int, frame: FrameType | None) -> None:
         nonlocal asked
         if asked and number == signal.SIGINT:
             signal.default_int_handler(number, frame)
-        asked = True
+        asked = max(asked, ranks.MAKE_WAY if number == signal.SIGTERM else ranks.STOP)
+        if number != signal.SIGUSR1:
+            told()
 
     try:
-        before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
+        signals = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+        before = {s: signal.signal(s, ask) for s in signals}
+        # a launcher's process lets it wait until now
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
     except ValueError:  # not in the main thread: whoever runs us handles signals
         before = {}
     try:

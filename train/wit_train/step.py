@@ -1,83 +1,173 @@
 """One step of training: features, loss, gradients, weights.
 
-Legend: B batch, D embedding, T tokens.
+Where a rank's rows do not fit the device at once, features are computed twice, part by part: first
+without gradients, so that the loss can be had of the whole batch; then with, each part being given
+the loss's gradient of its features (GradCache, arXiv 2101.06983). The generator of random numbers
+is set by (seed, step, rank, part), so that both passes, and a resumed run, draw the same.
+
+Legend: B rows of this rank, G rows of all ranks, D embedding.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
-from open_clip.model import CLIP
-from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
-from wit_train.config import OptimiserSection, TrainRecipe
-from wit_train.loss import contrastive
-from wit_train.model import normalised
-from wit_train.seeds import Purpose, hashed
-from wit_train.stream import Batch
-
-
-@dataclass(frozen=True)
-class Training:
-    """What a step changes, and what it needs for it."""
-
-    model: CLIP
-    optimiser: torch.optim.Optimizer
-    device: torch.device
-    recipe: TrainRecipe
+from wit_train import loss
+from wit_train.seeds import Purpose, hash_of
+from wit_train.towers import Features
+from wit_train.training import Training, micro_batch
+from wit_train.transfer import Given
 
 
-def optimiser_for(model: nn.Module, settings: OptimiserSection) -> torch.optim.AdamW:
-    """Return AdamW that decays all weights but gains, biases and the logit scale.
+class Taken(NamedTuple):
+    """What a step came to: scalars on the device, for which nothing waits.
 
-    Source: CLIP paper, section 2.5; those are the parameters of fewer than two dimensions.
+    Attributes:
+        loss: of this rank's rows; its mean over ranks is the loss of the batch.
+        grad_norm: of the gradients of all weights, before clipping.
+        logit_scale: after the step.
     """
-    weights = [p for p in model.parameters() if p.requires_grad and p.ndim >= 2]
-    others = [p for p in model.parameters() if p.requires_grad and p.ndim < 2]
-    return torch.optim.AdamW(
-        [
-            {"params": weights, "weight_decay": settings.weight_decay},
-            {"params": others, "weight_decay": 0.0},
-        ],
-        lr=settings.learning_rate,
-        betas=(settings.beta1, settings.beta2),
-        eps=settings.eps,
-        fused=True,
+
+    loss: torch.Tensor
+    grad_norm: torch.Tensor
+    logit_scale: torch.Tensor
+
+
+def train_step(training: Training, given: Given, learning_rate: float) -> Taken:
+    """Take one step.
+
+    Args:
+        training: is changed.
+        given: this rank's rows.
+        learning_rate: of this step.
+    """
+    training.optimiser.zero_grad(set_to_none=True)
+    rows = len(given.image_BHWC)
+    size = micro_batch(training.recipe, rows)
+    if size == rows:
+        value = _at_once(training, given)
+    else:
+        value = _by_parts(training, given, [slice(i, i + size) for i in range(0, rows, size)])
+    training.phase("weights")
+    norm = _update(training, learning_rate)
+    return Taken(value, norm, training.clip.logit_scale.detach().exp())
+
+
+def _at_once(training: Training, given: Given) -> torch.Tensor:
+    training.phase("features")
+    value = contrast(training, _features(training, given, slice(None), 0))
+    training.phase("gradients")
+    training.scaler.scale(value).backward()  # type: ignore[no-untyped-call]  # torch's own lack
+    return value.detach()
+
+
+def _by_parts(training: Training, given: Given, parts: list[slice]) -> torch.Tensor:
+    training.phase("features")
+    with torch.no_grad(), _same_statistics(training):
+        found = [_features(training, given, rows, i) for i, rows in enumerate(parts)]
+    leaves = Features(
+        *(torch.cat(column).requires_grad_() for column in list(zip(*found, strict=True))[:2]),
+        *(None if part is None else part.detach().requires_grad_() for part in found[0][2:]),
+    )
+    value = contrast(training, leaves)
+    training.phase("gradients")
+    wanted = [leaf for leaf in leaves if leaf is not None]
+    image_BD, text_BD, *rest = torch.autograd.grad(training.scaler.scale(value), wanted)
+    for i, rows in enumerate(parts):
+        last = i == len(parts) - 1
+        with _quiet(training, last=last):  # ranks meet, and statistics move, once a step
+            features = _features(training, given, rows, i)
+            outputs = [part for part in features if part is not None]
+            gradients = [image_BD[rows], text_BD[rows], *rest]
+            count = len(outputs) if last else 2  # scale and bias have their whole gradient at once
+            torch.autograd.backward(outputs[:count], gradients[:count])
+    return value.detach()
+
+
+def _features(training: Training, given: Given, rows: slice, part: int) -> Features:
+    recipe, ranks = training.recipe, training.ranks
+    seed = hash_of(Purpose.STEP, recipe.seed, given.batch.step, ranks.rank, part)
+    torch.manual_seed(seed >> 1)
+    with precision(recipe.precision, ranks.device):
+        return Features(*training.module(given.image_BHWC[rows], given.text_BT[rows]))
+
+
+def contrast(training: Training, features: Features) -> torch.Tensor:
+    """Return the loss of this rank's rows among those of all ranks."""
+    ranks, settings = training.ranks, training.recipe.loss
+    image_BD, text_BD, scale, bias = features
+    training.phase("loss")
+    first = ranks.rank * len(image_BD)
+    if settings.kind == "siglip":
+        assert bias is not None  # model.spec_of sees to it
+        text_GD = ranks.gather(text_BD)
+        return loss.sigmoid(
+            image_BD, text_GD, scale, bias, first=first, chunk_rows=settings.chunk_rows
+        )
+    image_GD, text_GD = ranks.gather(torch.cat([image_BD, text_BD], 1)).chunk(2, 1)
+    return loss.contrastive(
+        image_BD, text_BD, image_GD, text_GD, scale, first=first, chunk_rows=settings.chunk_rows
     )
 
 
-def train_step(training: Training, batch: Batch, learning_rate: float) -> torch.Tensor:
-    """Take one step, and return its loss (a scalar on the device: nothing waits for it)."""
-    model, optimiser = training.model, training.optimiser
-    torch.manual_seed(_step_seed(training.recipe.seed, batch.step))
-    image_BHWC = torch.from_numpy(batch.images).to(training.device)
-    text_BT = torch.from_numpy(batch.tokens).to(training.device, torch.long)
-
-    with precision(training.recipe.precision, training.device):
-        image_BD = model.encode_image(normalised(image_BHWC), normalize=True)
-        text_BD = model.encode_text(text_BT, normalize=True)
-    loss = contrastive(image_BD, text_BD, model.logit_scale.exp())
-
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]  # torch's own lack
-    for group in optimiser.param_groups:
+def _update(training: Training, learning_rate: float) -> torch.Tensor:
+    """Change the weights by their gradients, whose norm is returned."""
+    settings, clip = training.recipe.optimiser, training.clip
+    training.scaler.unscale_(training.optimiser)
+    gradients = [p.grad for p in clip.parameters() if p.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients)
+    if settings.clip_norm:
+        torch.nn.utils.clip_grads_with_norm_(clip.parameters(), settings.clip_norm, norm)
+    for group in training.optimiser.param_groups:
         group["lr"] = learning_rate
-    optimiser.step()
-    with torch.no_grad():
-        model.logit_scale.clamp_(max=math.log(training.recipe.optimiser.max_logit_scale))
-    return loss.detach()
+    training.scaler.step(training.optimiser)
+    training.scaler.update()
+    if limit := training.recipe.loss.max_logit_scale:
+        with torch.no_grad():
+            clip.logit_scale.clamp_(max=math.log(limit))
+    if training.average is not None:
+        training.average.update_parameters(clip)
+    return norm
 
 
 def precision(name: str, device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """Return the context in which features are computed: autocast for bf16, nothing for fp32."""
-    if name == "bf16":
-        return torch.autocast(device.type, torch.bfloat16)
-    return contextlib.nullcontext()
+    """Return the context in which features are computed: autocast, or nothing for fp32."""
+    if name == "fp32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, torch.bfloat16 if name == "bf16" else torch.float16)
 
 
-def _step_seed(seed: int, step: int) -> int:
-    """Return torch's seed for a step, so that no state of a generator need be saved."""
-    return int(hashed(Purpose.STEP, seed, step)[0] >> 1)
+@contextlib.contextmanager
+def _quiet(training: Training, *, last: bool) -> Iterator[None]:
+    """Keep gradients from the other ranks and statistics as they are, but for the last part."""
+    if last:
+        yield
+        return
+    module = training.module
+    alone = (
+        module.no_sync()
+        if isinstance(module, DistributedDataParallel)
+        else contextlib.nullcontext()
+    )
+    with alone, _same_statistics(training):
+        yield
+
+
+@contextlib.contextmanager
+def _same_statistics(training: Training) -> Iterator[None]:
+    """Have batch normalisation keep its running statistics as they are."""
+    norms = training.batch_norms()
+    before = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, before, strict=True):
+            norm.momentum = momentum

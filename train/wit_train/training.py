@@ -1,0 +1,207 @@
+"""What a step changes: model, optimiser, averages, made from a recipe and saved in checkpoints."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from open_clip.model import CLIP
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm  # torch names no public base of them
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from wit_builder import storage
+from wit_builder.errors import RecipeError
+from wit_train import model
+from wit_train.config import OptimiserSection, TrainRecipe
+from wit_train.ranks import Ranks
+from wit_train.start import start_from
+from wit_train.towers import Towers
+
+
+class Saved(Protocol):
+    """What has a state to save: a model, an optimiser."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> Any:
+        """Take a state over."""
+
+
+def _untold(what: str) -> None:
+    """Tell nobody."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """A model and all that its steps need.
+
+    Attributes:
+        clip: the model, as open_clip has it.
+        towers: its forward pass, without DDP.
+        module: the same as a step calls it, with DDP where there are several ranks.
+        optimiser: AdamW.
+        scaler: of the loss, for fp16; switched off otherwise.
+        average: moving average of the weights, if the recipe wants one.
+        ranks: the processes.
+        recipe: what to do.
+        phase: told of what a step does next.
+    """
+
+    clip: CLIP
+    towers: Towers
+    module: nn.Module
+    optimiser: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    average: AveragedModel | None
+    ranks: Ranks
+    recipe: TrainRecipe
+    phase: Callable[[str], object] = _untold
+
+    def parts(self) -> dict[str, Saved]:
+        """Return what has a state, by its name in a checkpoint."""
+        parts: dict[str, Saved] = {"model": self.clip, "optimiser": self.optimiser}
+        if self.scaler.is_enabled():
+            parts["scaler"] = self.scaler
+        if self.average is not None:
+            parts["ema"] = self.average
+        return parts
+
+    def batch_norms(self) -> list[_BatchNorm]:
+        """Return the layers that keep statistics of batches."""
+        return [m for m in self.clip.modules() if isinstance(m, _BatchNorm)]
+
+
+def begin(
+    recipe: TrainRecipe,
+    spec: model.Spec,
+    ranks: Ranks | None = None,
+    *,
+    out: str = "",
+    phase: Callable[[str], object] = _untold,
+    afresh: bool = True,
+) -> Training:
+    """Return a training at its step 0: the same on every rank.
+
+    Args:
+        recipe: what to train and how.
+        spec: of the model.
+        ranks: the processes; by default, this one alone.
+        out: folder of the run, where a local one keeps what torch.compile made.
+        phase: told of what a step does next.
+        afresh: whether the weights matter; not if a checkpoint's are to take their place.
+
+    Raises:
+        RecipeError: the model cannot be, or an option does not suit it.
+        CheckpointError: ``model.init_from`` does not fit.
+    """
+    ranks = ranks or Ranks()
+    clip = model.build(spec, recipe.seed).to(ranks.device).train()
+    if afresh and recipe.model.init_from:
+        start_from(clip, spec, recipe.model.init_from)
+    if recipe.step.sync_batch_norm:
+        clip = _with_common_statistics(clip, ranks)
+    if recipe.step.checkpointing:
+        clip.set_grad_checkpointing()
+    towers = Towers(clip).to(ranks.device)
+    training = Training(
+        clip=clip,
+        towers=towers,
+        module=_over_ranks(towers, ranks),
+        optimiser=optimiser_for(clip, recipe.optimiser),
+        scaler=torch.amp.GradScaler(ranks.device.type, enabled=recipe.precision == "fp16"),
+        average=_average(clip, recipe.optimiser.ema_decay),
+        ranks=ranks,
+        recipe=recipe,
+        phase=phase,
+    )
+    _warn_of_statistics(training)
+    _compile(training, out)
+    return training
+
+
+def optimiser_for(clip: nn.Module, settings: OptimiserSection) -> torch.optim.AdamW:
+    """Return AdamW that decays all weights but gains, biases and the logit scale.
+
+    Source: CLIP paper, section 2.5; those are the parameters of fewer than two dimensions.
+    """
+    weights = [p for p in clip.parameters() if p.requires_grad and p.ndim >= 2]
+    others = [p for p in clip.parameters() if p.requires_grad and p.ndim < 2]
+    return torch.optim.AdamW(
+        [
+            {"params": weights, "weight_decay": settings.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ],
+        lr=settings.learning_rate,
+        betas=(settings.beta1, settings.beta2),
+        eps=settings.eps,
+        fused=True,
+    )
+
+
+def micro_batch(recipe: TrainRecipe, rows: int) -> int:
+    """Return how many of a rank's rows go through the towers at once."""
+    return min(recipe.step.micro_batch or rows, rows)
+
+
+def _with_common_statistics(clip: CLIP, ranks: Ranks) -> CLIP:
+    if ranks.device.type != "cuda":
+        raise RecipeError(
+            "statistics of batches are shared among ranks on GPUs only",
+            where="step.sync_batch_norm",
+            fix="set it to false",
+        )
+    return nn.SyncBatchNorm.convert_sync_batchnorm(clip)  # type: ignore[no-untyped-call]
+
+
+def _over_ranks(towers: Towers, ranks: Ranks) -> nn.Module:
+    """Return towers whose gradients are averaged over ranks; each keeps statistics of its own."""
+    if ranks.world_size == 1:
+        return towers
+    devices = [ranks.device.index] if ranks.device.type == "cuda" else None
+    names = inspect.signature(DistributedDataParallel).parameters
+    name = "forward_sync_buffers"  # since torch 2.15
+    unsynced: dict[str, Any] = {name if name in names else "broadcast_buffers": False}
+    return DistributedDataParallel(
+        towers, device_ids=devices, gradient_as_bucket_view=True, **unsynced
+    )
+
+
+def _average(clip: CLIP, decay: float) -> AveragedModel | None:
+    if not decay:
+        return None
+    move = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+    return AveragedModel(clip, multi_avg_fn=move)
+
+
+def _compile(training: Training, out: str) -> None:
+    wanted = training.recipe.step.compile
+    if wanted == "off" or (wanted == "auto" and training.ranks.device.type != "cuda"):
+        return
+    if out and not storage.is_remote(out):
+        place = os.path.abspath(storage.join(out, "compile-cache"))  # noqa: PTH100 - torch wants a string
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", place)
+    training.module.compile(dynamic=False)
+
+
+def _warn_of_statistics(training: Training) -> None:
+    """Say so where statistics of batches are not those of a rank's whole share of the batch."""
+    rows = training.recipe.data.batch_size // training.ranks.world_size
+    size = micro_batch(training.recipe, rows)
+    if size < rows and training.batch_norms() and training.ranks.rank == 0:
+        sys.stderr.write(
+            f"warning: batch normalisation sees {size} rows at a time, not the rank's {rows}: "
+            "gradients are not those of the whole batch (step.micro_batch)\n"
+        )
+
+
+def state_of(training: Training) -> dict[str, dict[str, Any]]:
+    """Return the states of all parts, as a checkpoint keeps them."""
+    return {name: part.state_dict() for name, part in training.parts().items()}
