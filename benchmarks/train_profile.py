@@ -71,6 +71,7 @@ def _lines(spent: dict[str, tuple[float, int]], wall_us: float, steps: int) -> I
     kinds: dict[str, float] = {}
     for name, (took, _) in spent.items():
         kinds[kind_of(name)] = kinds.get(kind_of(name), 0.0) + took
+    yield from (f"# Where {steps} steps of training spend their time", "")
     yield f"{steps} steps in {wall_us / 1e3:.1f} ms by the clock, the profiler's own work included;"
     yield f"kernels ran for {total / 1e3:.1f} ms, {total / wall_us:.0%} of it."
     yield from ("", "| kind | ms a step | share |", "| --- | --- | --- |")

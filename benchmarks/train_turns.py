@@ -24,6 +24,7 @@ PEERS_PACKAGES = "open_clip_torch[training]==3.3.0"
 _REPOSITORY = Path(__file__).parent.parent
 _LOSSES_DIFFER = 0.02
 _TOLD_LETTERS = 3000
+_OUT_OF_MEMORY = ("OutOfMemoryError", "CUDA out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
 class OutOfMemory(Exception):  # noqa: N818 - as torch calls it
@@ -120,7 +121,7 @@ class Child:
     def _failure(self) -> BaseException:
         self._errors.seek(0)
         said = self._errors.read().decode(errors="replace")
-        if "OutOfMemoryError" in said:
+        if any(word in said for word in _OUT_OF_MEMORY):
             return OutOfMemory(self._name)
         return SystemExit(f"{self._name} failed:\n{said[-_TOLD_LETTERS:]}")
 

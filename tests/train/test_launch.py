@@ -44,6 +44,7 @@ def life(recipe_file_of_a_module: Path, tmp_path_factory: pytest.TempPathFactory
         return Life(run.said, run.end(), out, recipe)
 
 
+@pytest.mark.slow
 def test_a_signal_saves_and_exits_as_interrupted(life):
     """SIGINT has all processes save after a step, also one that waits; the exit status is 130."""
     assert life.status == 130
@@ -51,12 +52,14 @@ def test_a_signal_saves_and_exits_as_interrupted(life):
     assert any(f"stopped after step {rows[-1]['step']:,} of" in line for line in life.said)
 
 
+@pytest.mark.slow
 def test_processes_that_do_not_divide_the_lanes_wait(life):
     """Of three processes with four lanes two train and one waits, which is said."""
     said = "2 processes train, the most that divide 4 lanes evenly; waiting: rank 2"
     assert [line.startswith(said) for line in life.said].count(True) == 2
 
 
+@pytest.mark.slow
 def test_starting_again_goes_on_with_the_same_samples(life, shards):
     """Killed, stopped, gone on with by one process: every step once, with the same samples."""
     before = rows_of((life.out / "metrics.jsonl").read_bytes())

@@ -16,9 +16,8 @@ import torch
 from wit_builder import recipe as recipes
 from wit_builder.errors import CheckpointError, RecipeError, TrainingError
 from wit_builder.shards import removal
-from wit_train import checkpoint, commands, evaluate, loop, metrics, model
+from wit_train import checkpoint, commands, evaluate, loop, metrics
 from wit_train.config import TrainRecipe
-from wit_train.decode import Augment
 from wit_train.step import train_step
 
 RECIPES = Path(__file__).parents[2] / "train/recipes"
@@ -283,12 +282,3 @@ def test_checkpoints_go_to_a_bucket(recipe_file: Path, s3_folder: str):
     assert checkpoint.latest(out) == f"{out}/checkpoints/step-00000010.json"
     assert loop.train(load(recipe_file), out).step == 10
     assert len(metrics.read(f"{out}/metrics.jsonl")) == 10
-
-
-REPOSITORY = RECIPES.parents[1]
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["wit_builder/demo/train.toml", "train/recipes/tiny.toml", "train/recipes/vit_b_32.toml"],
-)

@@ -50,6 +50,7 @@ _JOIN_S = 600
 _BEAT_S, _BEATS = 5, 3
 """A machine that is silent for so many beats is not waited for any more."""
 _SIOCGIFADDR = 0x8915
+_LOOK = os.WEXITED | os.WNOHANG | os.WNOWAIT
 
 
 class _Over(Exception):  # noqa: N818 - not an error itself: it carries one
@@ -107,7 +108,7 @@ class _Launcher:
 
     def __init__(self, config: LaunchConfig, notes: Notes, meeting: Meeting) -> None:
         self._config, self._notes, self._meeting = config, notes, meeting
-        self._asked = False
+        self._asked = self._over = False
 
     def run(self, arguments: Sequence[str]) -> int:
         """Run the agent until all is over."""
@@ -156,21 +157,26 @@ class _Launcher:
         first, self._asked = not self._asked, True
         # in this order: a process that comes aboard now sees one or gets the other
         self._notes.say("asked")
-        told = [process for process in self._notes.processes() if _told_to_stop(process)]
+        told = list(filter(_is_child, self._notes.processes()))
+        for process in told:
+            os.kill(process, signal.SIGUSR1)
         if not told:
             raise SignalException("no process is under way", signal.Signals(number))
         if first:
             sys.stderr.write("stopping after this step; a second Ctrl-C ends at once\n")
 
     def _end_at_once(self, number: signal.Signals) -> NoReturn:
-        for process in self._notes.processes():
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process, signal.SIGKILL)  # each leads a session, with those that decode
+        self._over = True
+        for process in filter(_is_child, self._notes.processes()):
+            os.killpg(process, signal.SIGKILL)  # each leads a session, with those that decode
         raise SignalException("asked twice", number)
 
     def _look(self, *_: object) -> None:
         """A process ended: end all if it says that to start again is no use."""
+        if self._over:
+            return  # the agent is ending the others: not to be disturbed
         if self._notes.final():
+            self._over = True
             raise _Over
         for process in self._notes.processes():
             if fatal := _killed_by(process):
@@ -179,17 +185,19 @@ class _Launcher:
                 sys.stderr.write(f"process {process} was killed by {name}; all begin anew\n")
 
 
-def _told_to_stop(process: int) -> bool:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(process, signal.SIGUSR1)
-        return True
-    return False
+def _is_child(process: int) -> bool:
+    """Return whether a process is ours, be it that it ended and the agent did not look yet."""
+    try:
+        os.waitid(os.P_PID, process, _LOOK)
+    except ChildProcessError:
+        return False
+    return True
 
 
 def _killed_by(process: int) -> int:
-    """Return the signal that killed a child which nobody waited for yet; 0: none did."""
+    """Return the signal that killed a child at which the agent did not look yet; 0: none did."""
     with contextlib.suppress(ChildProcessError):
-        ended = os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        ended = os.waitid(os.P_PID, process, _LOOK)
         if ended and ended.si_code != os.CLD_EXITED and ended.si_status != signal.SIGTERM:
             return ended.si_status
     return 0

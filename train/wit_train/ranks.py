@@ -23,7 +23,7 @@ from torch.distributed import DistError, DistStoreError, ProcessGroup
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
-from wit_builder.errors import PeerError
+from wit_builder.errors import PeerError, TrainingError
 
 MAKE_WAY, STOP = 1, 2
 """What ranks agree on: to end for an agent that starts them anew, or for good; the higher wins."""
@@ -31,6 +31,8 @@ MAKE_WAY, STOP = 1, 2
 _OVER = "over"
 """Set in the store when those that train are done; each that waited then sets its ``_LEFT``."""
 _LEFT = "left"
+_BEGUN = "begun"
+"""How often a first rank began with this store: not twice, or it finds what the first left."""
 _HOST = "host"
 _GLOO = "gloo/transport"
 """In what gloo says when a connection is lost: a plain RuntimeError."""
@@ -278,7 +280,14 @@ def _store(timeout_s: float) -> Store:
             where=f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}",
             fix="another port, or --rendezvous with an address that all nodes reach",
         ) from error
-    return PrefixStore("wit", store)
+    own = PrefixStore("wit", store)
+    if os.environ["RANK"] == "0" and own.add(_BEGUN, 1) > 1:
+        raise TrainingError(
+            "torch's agent gives every round the store of the first",
+            where="TORCH_DISABLE_SHARE_RDZV_TCP_STORE",
+            fix="set it to 1 for torchrun --rdzv-backend=c10d, or use wit train, which does",
+        )
+    return own
 
 
 def _wait_beside(store: Store, rank: int) -> None:
