@@ -13,7 +13,8 @@ UV := 0.13.9
 unexport PYTHONDONTWRITEBYTECODE
 # what the scripts of benchmarks/ share: inputs, servers, peers, meters
 NOT_BENCHMARKS := $(addprefix benchmarks/,wiki_% web_% fetch_server% s3_% stream_meter% stream_ours% stream_peers% \
-  stream_shards% stream_s3_clients%)
+  stream_shards% stream_s3_clients% train_meter% train_turns% train_ours% train_peer% train_profile% \
+  learning_pictures% learning_split%)
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'

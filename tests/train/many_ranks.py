@@ -10,7 +10,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["wit_train.loop", "open_clip", "tests.train.many_ranks"])
+_CONTEXT.set_forkserver_preload(["wit_train.loop", "wit_train.resize", "tests.train.many_ranks"])
 
 WAIT_S = 120
 

@@ -9,15 +9,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pyarrow as pa
 import pytest
 import torch
 
 from wit_builder import recipe as recipes
-from wit_builder.errors import CheckpointError, RecipeError, TrainingError
+from wit_builder.errors import CheckpointError, RecipeError, StorageError, TrainingError
 from wit_builder.shards import removal
 from wit_train import checkpoint, commands, evaluate, loop, metrics
-from wit_train.config import TrainRecipe
+from wit_train.config import ModelSection, TrainRecipe
 from wit_train.step import train_step
 
 RECIPES = Path(__file__).parents[2] / "train/recipes"
@@ -55,10 +56,10 @@ def test_a_run_stopped_and_continued_equals_one_that_was_not(
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     loop.train(load(recipe_file), str(whole))
 
-    def crash(training, given, rate):
+    def crash(training, given, rate, **options):
         if given.batch.step == 6:
             raise KeyboardInterrupt
-        return train_step(training, given, rate)
+        return train_step(training, given, rate, **options)
 
     monkeypatch.setattr(loop, "train_step", crash)
     with pytest.raises(KeyboardInterrupt):
@@ -168,6 +169,47 @@ def test_what_may_change_in_mid_run(
     assert "optimiser.clip_norm: 0.0 -> 1.0" in capsys.readouterr().err
 
 
+def test_what_is_allowed_to_change_does(
+    recipe_file: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+):
+    """The optimiser's settings are the recipe's, not the checkpoint's; parts may be added."""
+    out = str(tmp_path / "run")
+    loop.train(load(recipe_file, "steps=4"), out)
+    keys = ["weight_decay=0.5", "beta1=0.8", "eps=1e-7", "ema_decay=0.9"]
+    recipe = load(recipe_file, "steps=5", *(f"optimiser.{key}" for key in keys))
+    allow = ["steps", *(f"optimiser.{key.split('=')[0]}" for key in keys)]
+    loop.train(recipe, out, allow=allow)
+    assert "the checkpoint has no ema" in capsys.readouterr().err
+    state = torch.load(tmp_path / "run/checkpoints/step-00000005.pt", weights_only=True)
+    decaying, others = state["optimiser"]["param_groups"]
+    assert (decaying["weight_decay"], others["weight_decay"]) == (0.5, 0.0)
+    assert (decaying["betas"], decaying["eps"]) == ((0.8, 0.98), 1e-7)
+    expected = evaluate.load(out).network.state_dict()
+    assert all(torch.equal(state["ema"][name], expected[name]) for name in expected)
+
+
+def test_another_name_for_the_same_model_is_no_change(recipe_file: Path, tmp_path: Path):
+    """Its config is what counts: from the recipe or from a file."""
+    recipe = load(recipe_file, "steps=2")
+    loop.train(recipe, str(tmp_path / "run"))
+    place = tmp_path / "model.json"
+    place.write_bytes(msgspec.json.encode(recipe.model.config))
+    same = msgspec.structs.replace(recipe, model=ModelSection(file=str(place)))
+    assert loop.train(same, str(tmp_path / "run")).step == 2
+
+
+def test_secrets_are_refused_wherever_they_stand(recipe_file: Path, tmp_path: Path):
+    """Before the recipe is written anywhere, also in keys that the run would not read."""
+    out = tmp_path / "run"
+    for key in ("model.init_from", "model.file", "pace.cache", "held_out.shards"):
+        with pytest.raises(StorageError, match="credentials") as caught:
+            loop.train(load(recipe_file, f"{key}=s3://user:secret@bucket/x"), str(out))
+        assert "secret" not in str(caught.value)
+    assert not out.exists()
+
+
 def test_the_loss_on_held_out_pairs(recipe_file: Path, tmp_path: Path, make_shards):
     """It is measured at its interval, and changes nothing of what is trained."""
     plain, held = tmp_path / "plain", tmp_path / "held"
@@ -211,9 +253,9 @@ def test_ranks_must_wait_longer_than_reads(recipe_file: Path, tmp_path: Path):
 @pytest.mark.parametrize(
     ("error", "option", "helps"),
     [
-        (torch.OutOfMemoryError("CUDA"), "seed=0", "micro_batch=4 (now 8 of 8 rows"),
+        (torch.OutOfMemoryError("out of memory"), "seed=0", "micro_batch=4 (now 8 of 8 rows"),
         (RuntimeError("DefaultCPUAllocator"), "step.micro_batch=4", "micro_batch=2 (now 4 of"),
-        (torch.OutOfMemoryError("CUDA"), "step.checkpointing=true", "precision=bf16"),
+        (torch.OutOfMemoryError("out of memory"), "step.checkpointing=true", "precision=bf16"),
     ],
 )
 def test_what_helps_against_a_lack_of_memory(
@@ -226,7 +268,7 @@ def test_what_helps_against_a_lack_of_memory(
 ):
     """The error names the settings that would help (raised by hand: there is no GPU here)."""
 
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise error
 
     monkeypatch.setattr(loop, "train_step", full)
@@ -262,6 +304,8 @@ def test_a_loss_that_is_not_finite_stops_the_run(recipe_file: Path, tmp_path: Pa
         ("data.batch_sise=4", "did you mean 'batch_size'"),
         ("data.lanes=3", "lanes do not divide"),
         ("data.batch_size=80", "70 samples"),
+        ("epochs=inf", "one of epochs and steps"),
+        ("model.config.vision_cfg.patch_size=64", "cannot be run"),
         ("data.augment.gray=2", "gray"),
     ],
 )

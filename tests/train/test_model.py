@@ -118,7 +118,7 @@ def test_patches_are_dropped_in_training_alone():
     for training in (True, False):
         network.train(training).encode_image(torch.zeros(2, 3, 32, 32))
     assert lengths == [9, 17]
-    assert "patch_dropout" not in TINY["vision_cfg"]  # type: ignore[operator]  # a dict
+    assert "patch_dropout" not in TINY["vision_cfg"]
 
 
 @pytest.mark.parametrize("config", [TINY, RESNET, {**TINY, "custom_text": True}])

@@ -26,8 +26,8 @@ from wit_train.config import LossSection, ModelSection
 from wit_train.start import start_from
 
 QUICK = {**TINY, "quick_gelu": True}
-LARGER = {**TINY, "vision_cfg": {**TINY["vision_cfg"], "image_size": 48}}  # type: ignore[dict-item]
-SHORTER = {**TINY, "text_cfg": {**TINY["text_cfg"], "context_length": 6}}  # type: ignore[dict-item]
+LARGER = {**TINY, "vision_cfg": {**TINY["vision_cfg"], "image_size": 48}}
+SHORTER = {**TINY, "text_cfg": {**TINY["text_cfg"], "context_length": 6}}
 
 Network: TypeAlias = CLIP | CustomTextCLIP
 Write = Callable[[dict[str, torch.Tensor], str], None]
@@ -159,7 +159,7 @@ def test_a_bias_is_the_recipes_where_the_weights_have_none(
 def test_weights_of_another_model_are_refused(save: Callable[..., str], source: Network):
     """A few of the names that are too many, too few or of other shapes are told."""
     place = save(source.state_dict())
-    deeper = {**TINY, "text_cfg": {**TINY["text_cfg"], "layers": 2}}  # type: ignore[dict-item]
+    deeper = {**TINY, "text_cfg": {**TINY["text_cfg"], "layers": 2}}
     with pytest.raises(CheckpointError, match=r"lacks transformer\.resblocks\.1\..* and \d+ more"):
         start_from(fresh(deeper), model.checked(deeper), place)
     extra = save({**source.state_dict(), "extra": ONE}, "extra.pt")
@@ -168,7 +168,7 @@ def test_weights_of_another_model_are_refused(save: Callable[..., str], source: 
     wider = {**TINY, "embed_dim": 24}
     with pytest.raises(CheckpointError, match=r"other shapes of text_projection, visual\.proj"):
         start_from(fresh(wider), model.checked(wider), place)
-    narrow = {**TINY, "text_cfg": {**TINY["text_cfg"], "width": 8}}  # type: ignore[dict-item]
+    narrow = {**TINY, "text_cfg": {**TINY["text_cfg"], "width": 8}}
     with pytest.raises(CheckpointError, match="other shapes of positional_embedding"):
         start_from(fresh(narrow), model.checked(narrow), place)
 

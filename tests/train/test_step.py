@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 
 from tests.train.tiny import TINY, a_batch, recipe_of
-from wit_builder.errors import RecipeError
-from wit_train import config, model, training
+from wit_builder.errors import RecipeError, TrainingError
+from wit_train import config, loss, model, training
 from wit_train.schedule import learning_rate
-from wit_train.step import train_step
+from wit_train.step import refuse_damage, train_step
 
 
 def test_learning_rate_warms_up_and_falls_to_zero():
@@ -45,6 +46,41 @@ def test_logit_scale_is_clipped_at_a_hundred():
     assert float(taken.logit_scale) == pytest.approx(100.0)
 
 
+def test_a_rank_that_is_alone_compares_each_pair_once(monkeypatch: pytest.MonkeyPatch):
+    """The loss is given the same tensors for its own rows and for all, which it knows to use."""
+    given = []
+    true = loss.contrastive
+
+    def seen(*tensors: torch.Tensor, **options: Any) -> torch.Tensor:
+        given.append(tensors)
+        return true(*tensors, **options)
+
+    monkeypatch.setattr(loss, "contrastive", seen)
+    made = training.begin(recipe_of({}), model.spec_of(recipe_of({}).model))
+    train_step(made, a_batch(), 1e-3)
+    assert given[0][2] is given[0][0]
+    assert given[0][3] is given[0][1]
+
+
+def test_weights_that_are_not_finite_are_not_saved():
+    """A gradient may be lost while the loss of its step is not."""
+    made = training.begin(recipe_of({}), model.spec_of(recipe_of({}).model))
+    refuse_damage(made, 3)
+    with torch.no_grad():
+        made.clip.visual.proj[0] = math.nan
+    with pytest.raises(TrainingError, match=r"weights are nan after 3 steps.*not saved"):
+        refuse_damage(made, 3)
+
+
+def test_a_norm_that_nobody_wants_is_not_computed():
+    """Without it and with it the weights are the same."""
+    made = [training.begin(recipe_of({}), model.spec_of(recipe_of({}).model)) for _ in range(2)]
+    norms = [train_step(m, a_batch(), 1e-3, measured=i == 0).grad_norm for i, m in enumerate(made)]
+    assert [math.isnan(norm) for norm in norms] == [False, True]
+    weights = zip(*(m.clip.parameters() for m in made), strict=True)
+    assert all(torch.equal(ours, theirs) for ours, theirs in weights)
+
+
 def test_gradients_are_clipped():
     """The norm told is the one before; with SGD's eye view, the weights move as by the rest."""
     moved = []
@@ -69,15 +105,14 @@ def test_half_precision_with_a_scaler_learns():
 
 
 def test_the_average_follows_the_weights():
-    """After one step it is those weights; after the next, a tenth of the way to the new ones."""
+    """A tenth of the way, from the first ones."""
     recipe = recipe_of({"optimiser.ema_decay": 0.9})
     made = training.begin(recipe, model.spec_of(recipe.model))
-    train_step(made, a_batch(), 1e-2)
     first = made.clip.visual.proj.detach().clone()
     train_step(made, a_batch(), 1e-2)
     assert made.average
     expected = first.lerp(made.clip.visual.proj.detach(), 0.1)
-    torch.testing.assert_close(made.average.module.get_parameter("visual.proj"), expected)
+    torch.testing.assert_close(made.average.get_parameter("visual.proj"), expected)
 
 
 def test_common_statistics_need_gpus():

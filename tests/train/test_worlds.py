@@ -77,7 +77,7 @@ CASES: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("world_size", [1, 2, 4])
 def test_gradients_are_those_of_one_process(world_size: int):
-    """On every rank, the logit scale's and bias's among them, and so are the weights after."""
+    """The logit scale's and bias's among them; the weights after are the same on every rank."""
     reached = over_ranks(world_size, stepped, CASES)
     for number, changes in enumerate(CASES):
         loss, gradients = expected(changes)

@@ -18,7 +18,7 @@ import msgspec
 
 from wit_builder import storage
 from wit_builder.errors import CheckpointError, GoneError
-from wit_train import changes, snapshot
+from wit_train import changes, memory, snapshot
 from wit_train.snapshot import DamageError, SavedFile, State
 
 FORMAT = 2
@@ -211,8 +211,9 @@ def newest(folder: str, warn: Callable[[str], None]) -> Found | None:
         except (DamageError, GoneError) as error:
             damaged.append(f"{error.where}: {error.what}")
             continue
+        used = f"used instead: {storage.redact(place)}"
         for what in damaged:
-            warn(f"a damaged checkpoint is passed over: {what}; used instead: {place}")
+            warn(f"a damaged checkpoint is passed over: {what}; {used}")
         return found
     if damaged:
         raise CheckpointError(
@@ -300,6 +301,8 @@ def fit(state: State, parts: Mapping[str, Stateful], place: str) -> None:
         for name, part in parts.items():
             part.load_state_dict(state[name])
     except (RuntimeError, KeyError, ValueError) as error:
+        if memory.is_lacking(error):
+            raise
         raise CheckpointError(
             f"the checkpoint does not fit the model: {error}",
             where=storage.redact(place),

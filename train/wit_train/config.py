@@ -5,6 +5,7 @@ Every default is the paper's (CLIP, tables 18 to 20), but for what a model must 
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -117,9 +118,9 @@ class HeldOutSection(_Section, frozen=True):
     every_steps: Positive = 500
     """Steps between two measurements."""
     batch_size: Positive = 1024
-    """The loss depends on it: runs compare at the same."""
+    """The loss depends on it, and on ``data.lanes``, which must divide it: compare at the same."""
     batches: Positive = 8
-    """Of the data set's first ones."""
+    """How many are measured, always the same ones."""
 
 
 class DistributedSection(_Section, frozen=True):
@@ -204,9 +205,12 @@ _EFFECTS: dict[str, Effect] = {
     "data.shards": "free",
     "data.augment": "maths",
     "model": "maths",
+    "model.name": "free",
     "model.file": "free",
     "model.init_from": "free",
     "loss": "maths",
+    "loss.initial_logit_scale": "free",
+    "loss.initial_logit_bias": "free",
     "loss.chunk_rows": "free",
     "optimiser": "maths",
     "step": "maths",
@@ -217,7 +221,8 @@ _EFFECTS: dict[str, Effect] = {
     "pace": "free",
     "log": "free",
 }
-"""By key or section; the longest that fits counts."""
+"""By key or section; the longest that fits counts. A model's name and file are free because its
+config is compared, whatever it came from; what only the first step reads is free as well."""
 
 
 def effect_of(key: str) -> Effect:
@@ -272,10 +277,34 @@ def steps_of(recipe: TrainRecipe, samples: int) -> int:
         raise RecipeError(
             "set one of epochs and steps", where="epochs, steps", fix="--set steps=1000"
         )
+    if not math.isfinite(recipe.epochs):
+        raise RecipeError("a run must end", where="epochs", fix="set a number")
     steps = recipe.steps or int(recipe.epochs * samples / recipe.data.batch_size)
     if not steps:
         raise RecipeError("less than one batch in all", where="epochs", fix="set more epochs")
     return steps
+
+
+def micro_batch(recipe: TrainRecipe, rows: int) -> int:
+    """Return how many of a rank's rows go through the towers at once."""
+    return min(recipe.step.micro_batch or rows, rows)
+
+
+def places(recipe: TrainRecipe) -> list[str]:
+    """Return every place that a recipe names."""
+    data, model = recipe.data, recipe.model
+    found = [recipe.out, data.shards, *data.mixture, recipe.held_out.shards, recipe.pace.cache]
+    return [place for place in [*found, model.file, model.init_from] if place]
+
+
+def common_keys(recipe: TrainRecipe) -> dict[str, str]:
+    """Return the keys that all ranks must share, with values as JSON: bound ones, and when."""
+    found: dict[str, str] = {}
+    _flatten(msgspec.to_builtins(recipe), "", found)
+    when = ("log.every_steps", "log.checkpoint_every_steps", "held_out.")
+    timed = {key: value for key, value in found.items() if key.startswith(when)}
+    timed.pop("held_out.shards")
+    return bound_keys(recipe) | timed
 
 
 def bound_keys(recipe: TrainRecipe) -> dict[str, str]:

@@ -15,7 +15,6 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F  # noqa: N812 - its name everywhere
 from open_clip.model import CLIP
-from torch.optim.swa_utils import AveragedModel
 
 from wit_builder import storage
 from wit_builder.errors import TrainingError
@@ -89,12 +88,8 @@ def load(place: str, device: str = "") -> Judged:
     note = checkpoint.read_note(found)
     spec = model.checked(note.model)
     network = model.build(spec, seed=0)
-    if float(note.bound.get("optimiser.ema_decay", "0")):
-        average = AveragedModel(network)
-        checkpoint.load(found, {"ema": average})
-        network = average.module
-    else:
-        checkpoint.load(found, {"model": network})
+    averaged = float(note.bound.get("optimiser.ema_decay", "0")) > 0
+    checkpoint.load(found, {"ema" if averaged else "model": network})
     chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     return Judged(network.to(chosen).eval(), spec, chosen, note.precision)
 

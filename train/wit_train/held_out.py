@@ -14,12 +14,12 @@ import torch
 from wit_builder.errors import RecipeError
 from wit_train import model
 from wit_train.blocks import Layout
-from wit_train.config import TrainRecipe, pace_of
+from wit_train.config import TrainRecipe, micro_batch, pace_of
 from wit_train.ranks import Ranks
 from wit_train.step import contrast, precision
 from wit_train.stream import Look, Stream
 from wit_train.towers import Features
-from wit_train.training import Training, micro_batch
+from wit_train.training import Training
 from wit_train.transfer import Given, on_device
 
 
@@ -34,6 +34,12 @@ class HeldOut:
             WitError: it cannot be read, or its numbers do not fit each other.
         """
         settings = recipe.held_out
+        if settings.batch_size % recipe.data.lanes:
+            raise RecipeError(
+                f"{recipe.data.lanes} lanes do not divide a batch of {settings.batch_size}",
+                where="held_out.batch_size",
+                fix=f"set a multiple of {recipe.data.lanes}",
+            )
         self._stream = Stream(
             settings.shards,
             batch_size=settings.batch_size,
@@ -60,18 +66,29 @@ class HeldOut:
     def loss(self, training: Training) -> float:
         """Return the mean over the batches; every rank must ask, and gets the same."""
         training.clip.eval()
+        kept = self._take_statistics(training)
         with contextlib.closing(iter(self._stream)) as batches, torch.inference_mode():
             first = on_device(islice(batches, self._batches), training.ranks.device)
             losses = [contrast(training, _features(training, given)) for given in first]
         training.clip.train()
+        for buffer, own in kept:
+            buffer.copy_(own)
         return float(training.ranks.mean(torch.stack(losses).mean()))
+
+    def _take_statistics(self, training: Training) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Take the first rank's statistics of batches, those of a checkpoint; return the own."""
+        buffers = [b for norm in training.batch_norms() for b in norm.buffers()]
+        kept = [(buffer, buffer.clone()) for buffer in buffers]
+        training.ranks.take_from_first(buffers)
+        return kept
 
 
 def _features(training: Training, given: Given) -> Features:
     """Return features made as in a step, but neither compiled nor by way of DDP."""
     training.phase("held-out loss")
     rows = len(given.image_BHWC)
-    size = micro_batch(training.recipe, rows)
+    in_training = training.recipe.data.batch_size // training.ranks.world_size
+    size = min(rows, micro_batch(training.recipe, in_training))
     with precision(training.recipe.precision, training.ranks.device):
         found = [
             training.towers.forward(given.image_BHWC[i : i + size], given.text_BT[i : i + size])

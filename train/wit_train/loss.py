@@ -224,12 +224,12 @@ def _contrastive_alone(how: _How, image_BD: Tensor, text_BD: Tensor, scale: Tens
     loss = losses_B.sum() / (2 * size)
     if not how.wanted:
         return loss, []
-    for rows, logits_bB, _ in compared.chunks():
-        slope_bB = _powers(logits_bB, row_top_B1[rows], other_bB[: len(logits_bB)])
-        slope_bB.div_(row_sum_B1[rows])
-        slope_bB += _powers(logits_bB, top_1B, logits_bB).div_(sum_1B)
-        slope_bB.diagonal(rows.start).sub_(2)  # each row and each column has its own once
-        compared.pull(rows, slope_bB)
+    for rows, logits_bB, own_b in compared.chunks():
+        of_rows_bB = _powers(logits_bB, row_top_B1[rows], other_bB[: len(logits_bB)])
+        of_rows_bB.div_(row_sum_B1[rows])
+        _powers(logits_bB, top_1B, logits_bB).div_(sum_1B).add_(of_rows_bB)
+        own_b.sub_(2)  # each row and each column has its own once
+        compared.pull(rows, logits_bB)
     return loss, [*compared.gradients(2 * size)]
 
 
@@ -239,18 +239,19 @@ def _powers(logits: Tensor, top: Tensor, out: Tensor) -> Tensor:
 
 
 def _sigmoid(how: _How, *inputs: Tensor) -> Measured:
-    """Measure every pair by itself: softplus(logit), and of a row's own softplus(-logit)."""
+    """Measure every pair by itself: softplus(logit), and softplus(-logit) of a row and its own."""
     image_BD, text_GD, scale, bias = inputs
     compared = _Comparison(image_BD, text_GD, scale, how)
     other, losses, bias_slope = compared.buffer(), [], torch.zeros_like(bias)
     for rows, logits_bG, own_b in compared.chunks():
         logits_bG.add_(bias)
+        own_b.neg_()
         out_bG = other[: len(logits_bG)]
         apart_bG = F.softplus(logits_bG, out=out_bG)  # type: ignore[call-arg]  # torch's own lack
-        losses.append((apart_bG.sum(1) - own_b).sum())  # softplus(x) - x = softplus(-x)
+        losses.append(apart_bG.sum())
         if how.wanted:
             logits_bG.sigmoid_()
-            own_b.sub_(1)
+            own_b.neg_()
             bias_slope += logits_bG.sum()
             compared.pull(rows, logits_bG)
     count = len(image_BD)

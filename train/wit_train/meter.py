@@ -9,7 +9,7 @@ import torch
 import xxhash
 
 from wit_builder.errors import TrainingError
-from wit_train import flops, model
+from wit_train import flops
 from wit_train.metrics import Row, TimeLeft
 from wit_train.step import Taken
 from wit_train.stream import Batch, Stream
@@ -19,12 +19,10 @@ from wit_train.training import Training
 class Meter:
     """Losses, pairs and seconds of all ranks, since the row before."""
 
-    def __init__(
-        self, stream: Stream, training: Training, spec: model.Spec, left: TimeLeft
-    ) -> None:
-        self._stream, self._training, self._left = stream, training, left
+    def __init__(self, stream: Stream, training: Training, forward: float, left: TimeLeft) -> None:
+        """Begin to count; ``forward`` are the operations of a pair's forward pass."""
+        self._stream, self._training, self._left, self._forward = stream, training, left, forward
         peak = flops.peak_flops(training.ranks.device)
-        self._forward = flops.forward_flops(spec) if peak else 0.0
         self._peak = (peak or 0.0) * training.ranks.world_size
         self._pending: list[Taken] = []
         self._settled = [math.nan, math.nan, math.nan]
@@ -59,8 +57,8 @@ class Meter:
                 raise TrainingError(
                     f"the loss is {loss}",
                     where=f"step {first + number}",
-                    fix="lower optimiser.learning_rate or set optimiser.clip_norm=1; starting "
-                    "again goes on from the last checkpoint",
+                    fix="start again with a lower optimiser.learning_rate (and --allow-change "
+                    "optimiser.learning_rate), to go on from the last checkpoint",
                 )
 
     def row(self, step: int, rate: float, held_out: float | None) -> Row:
@@ -89,7 +87,7 @@ class Meter:
             loss=loss,
             logit_scale=round(scale, 4),
             learning_rate=rate,
-            grad_norm=norm,
+            grad_norm=norm if math.isfinite(norm) else None,
             pairs_per_s=round(rate_of_pairs, 1),
             data_wait=round(float(waits.max()), 4),
             mfu=self._mfu(rate_of_pairs),

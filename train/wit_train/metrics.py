@@ -68,7 +68,7 @@ class Journal:
         line = msgspec.json.encode(row)
         self._lines.append(line)
         if not storage.is_remote(self._url):
-            with Path(self._url).open("ab") as stream:
+            with storage.translated(self._url, "write"), Path(self._url).open("ab") as stream:
                 stream.write(line + b"\n")
 
     def publish(self) -> None:

@@ -13,6 +13,7 @@ from open_clip.model import CLIP, CustomTextCLIP
 
 from wit_builder import storage
 from wit_builder.errors import RecipeError
+from wit_train import memory
 from wit_train.config import LossSection, ModelSection
 from wit_train.tokens import VOCABULARY, Clean, Tokenizer
 
@@ -172,6 +173,8 @@ def build(spec: Spec, seed: int) -> CLIP | CustomTextCLIP:
     try:
         model = kind(**config)
     except (TypeError, ValueError, AssertionError, RuntimeError, ArithmeticError) as error:
+        if memory.is_lacking(error):
+            raise
         raise RecipeError(
             f"open_clip refuses the model config: {first_line(error)}",
             where="model",

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -61,13 +62,17 @@ class Ranks:
         total: int = 1,
         device: torch.device | None = None,
         store: Store | None = None,
+        control: ProcessGroup | None = None,
     ) -> None:
-        """Stand for a process; in a world of more than one, its process group must exist."""
+        """Stand for a process; in a world of more than one, its process group must exist.
+
+        ``control`` is a group of the CPU: notes between hosts stay off the GPU's own group, whose
+        order they must not disturb.
+        """
         self.rank, self.world_size, self.total, self.store = rank, world_size, total, store
         self.local_rank = int(os.environ.get("LOCAL_RANK", "0"))
         self.device = device or _device(self.local_rank)
-        # notes between hosts stay off the GPU's own group, whose order they must not disturb
-        self._control = _control_group() if world_size > 1 else None
+        self._control = control
         self._asked: tuple[Any, torch.Tensor] | None = None
         self._verdict = 0
 
@@ -97,6 +102,7 @@ class Ranks:
         Nobody waits for the ranks that are slower at this call, only for their previous one.
         """
         if self.world_size == 1:
+            self._verdict = flag
             return flag
         before, mine = self._asked, torch.tensor([int(flag)])
         work = distributed.all_reduce(
@@ -109,14 +115,27 @@ class Ranks:
         self._verdict = int(before[1])
         return self._verdict
 
-    def broadcast(self, tree: Any) -> Any:
-        """Return rank 0's tree of dicts, lists, tuples, tensors on the CPU and plain values."""
+    def broadcast(self, tree: Any, told: Callable[[], object] = lambda: None) -> Any:
+        """Return rank 0's tree of dicts, lists, tuples, tensors on the CPU and plain values.
+
+        ``told`` is called for every tensor that has come.
+        """
         if self.world_size == 1:
             return tree
         tensors = list[torch.Tensor]()
         outline = [_outline(tree, tensors) if self.rank == 0 else None]
         distributed.broadcast_object_list(outline, src=0, group=self._control)
-        return _filled(outline[0], iter(tensors), self._from_first)
+
+        def fill(tensor: torch.Tensor | None, hole: _Hole) -> torch.Tensor:
+            told()
+            return self._from_first(tensor, hole)
+
+        return _filled(outline[0], iter(tensors), fill)
+
+    def take_from_first(self, tensors: Iterable[torch.Tensor]) -> None:
+        """Overwrite tensors on the device with those of rank 0."""
+        for tensor in tensors if self.world_size > 1 else ():
+            distributed.broadcast(tensor, src=0)
 
     def _from_first(self, tensor: torch.Tensor | None, hole: _Hole) -> torch.Tensor:
         if tensor is None:
@@ -151,7 +170,7 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> torch.Tensor:
         gradient_GD = gradients[0].contiguous()
-        if distributed.get_backend() == "nccl":
+        if gradient_GD.is_cuda:  # gloo cannot
             gradient_BD = gradient_GD.new_empty((ctx.rows, *gradient_GD.shape[1:]))
             distributed.reduce_scatter_tensor(gradient_BD, gradient_GD)
             return gradient_BD
@@ -226,19 +245,23 @@ def joined(lanes: int, timeout_s: float) -> Iterator[Ranks | None]:
         yield None
         return
     device = _device(int(os.environ["LOCAL_RANK"]))
-    if world_size > 1:
-        distributed.init_process_group(
-            "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
-            store=PrefixStore("group", store),
-            rank=rank,
-            world_size=world_size,
-            timeout=timedelta(seconds=timeout_s + _COLLECTIVE_GRACE_S),
-            device_id=device if device.type == "cuda" else None,
-        )
-    if rank == 0 and total > world_size:
-        _tell_who_waits(store, range(world_size, total), world_size, lanes)
-    ranks = Ranks(rank, world_size, total=total, device=device, store=store)
     with _told_of_peers(rank):
+        control = None
+        if world_size > 1:
+            timeout = timedelta(seconds=timeout_s + _COLLECTIVE_GRACE_S)
+            distributed.init_process_group(
+                "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
+                store=PrefixStore("group", store),
+                rank=rank,
+                world_size=world_size,
+                timeout=timeout,
+                device_id=device if device.type == "cuda" else None,
+            )
+            found = distributed.new_group(backend="gloo", timeout=timeout)
+            control = found if isinstance(found, ProcessGroup) else None  # this process is in it
+        if rank == 0 and total > world_size:
+            _tell_who_waits(store, range(world_size, total), world_size, lanes)
+        ranks = Ranks(rank, world_size, total=total, device=device, store=store, control=control)
         yield ranks
         # not after an exception: a peer may be gone, and to wait for it would take the timeout
         ranks.close()
@@ -259,16 +282,15 @@ def _told_of_peers(rank: int) -> Iterator[None]:
         if not (isinstance(error, DistError) or _GLOO in str(error)):
             raise
         raise PeerError(
-            f"another rank is gone, or cannot be reached: {str(error).splitlines()[0]}",
+            f"another rank is gone, or cannot be reached: {_first_sentence(error)}",
             where=f"rank {rank} on {socket.gethostname()}",
             fix="it says why itself; starting again goes on from the last checkpoint",
         ) from error
 
 
-def _control_group() -> ProcessGroup:
-    group = distributed.new_group(backend="gloo")
-    assert isinstance(group, ProcessGroup)  # this process is in it
-    return group
+def _first_sentence(error: RuntimeError) -> str:
+    """Return what a collective says, without where in its code, and how it consoles the reader."""
+    return re.sub(r"^\[[^\]]*\] ", "", str(error).splitlines()[0]).split(". ")[0]
 
 
 def _store(timeout_s: float) -> Store:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Self
 
 import msgspec
 
 from wit_builder import recipe as recipes
 from wit_builder import storage
+from wit_builder.errors import StorageError
 from wit_train.board import Boards
 from wit_train.config import TrainRecipe
 from wit_train.metrics import Journal, Row
@@ -41,6 +43,11 @@ class Records:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind:  # what led there is in the last rows
+            try:
+                self.publish()
+            except StorageError as error:
+                sys.stderr.write(f"warning: the last rows are lost: {error}\n")
         if self._boards:
             self._boards.close()

@@ -16,12 +16,16 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
+from open_clip.model import CLIP
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from wit_builder.errors import TrainingError
 from wit_train import loss
+from wit_train.config import micro_batch
 from wit_train.seeds import Purpose, hash_of
 from wit_train.towers import Features
-from wit_train.training import Training, micro_batch
+from wit_train.training import Training
 from wit_train.transfer import Given
 
 
@@ -30,7 +34,7 @@ class Taken(NamedTuple):
 
     Attributes:
         loss: of this rank's rows; its mean over ranks is the loss of the batch.
-        grad_norm: of the gradients of all weights, before clipping.
+        grad_norm: of the gradients of all weights, before clipping; NaN if not measured.
         logit_scale: after the step.
     """
 
@@ -39,13 +43,16 @@ class Taken(NamedTuple):
     logit_scale: torch.Tensor
 
 
-def train_step(training: Training, given: Given, learning_rate: float) -> Taken:
+def train_step(
+    training: Training, given: Given, learning_rate: float, *, measured: bool = True
+) -> Taken:
     """Take one step.
 
     Args:
         training: is changed.
         given: this rank's rows.
         learning_rate: of this step.
+        measured: whether the norm of the gradients is wanted, which takes a pass over them.
     """
     training.optimiser.zero_grad(set_to_none=True)
     rows = len(given.image_BHWC)
@@ -55,7 +62,7 @@ def train_step(training: Training, given: Given, learning_rate: float) -> Taken:
     else:
         value = _by_parts(training, given, [slice(i, i + size) for i in range(0, rows, size)])
     training.phase("weights")
-    norm = _update(training, learning_rate)
+    norm = _update(training, learning_rate, measured=measured)
     return Taken(value, norm, training.clip.logit_scale.detach().exp())
 
 
@@ -110,18 +117,23 @@ def contrast(training: Training, features: Features) -> torch.Tensor:
         return loss.sigmoid(
             image_BD, text_GD, scale, bias, first=first, chunk_rows=settings.chunk_rows
         )
-    image_GD, text_GD = ranks.gather(torch.cat([image_BD, text_BD], 1)).chunk(2, 1)
+    image_GD, text_GD = image_BD, text_BD
+    if ranks.world_size > 1:
+        image_GD, text_GD = ranks.gather(torch.cat([image_BD, text_BD], 1)).chunk(2, 1)
     return loss.contrastive(
         image_BD, text_BD, image_GD, text_GD, scale, first=first, chunk_rows=settings.chunk_rows
     )
 
 
-def _update(training: Training, learning_rate: float) -> torch.Tensor:
-    """Change the weights by their gradients, whose norm is returned."""
+def _update(training: Training, learning_rate: float, *, measured: bool) -> torch.Tensor:
+    """Change the weights by their gradients, whose norm is returned; NaN if not measured."""
     settings, clip = training.recipe.optimiser, training.clip
     training.scaler.unscale_(training.optimiser)
     gradients = [p.grad for p in clip.parameters() if p.grad is not None]
-    norm = torch.nn.utils.get_total_norm(gradients)
+    if measured or settings.clip_norm:
+        norm = torch.nn.utils.get_total_norm(gradients)
+    else:
+        norm = torch.full((), torch.nan, device=training.ranks.device)
     if settings.clip_norm:
         torch.nn.utils.clip_grads_with_norm_(clip.parameters(), settings.clip_norm, norm)
     for group in training.optimiser.param_groups:
@@ -132,8 +144,33 @@ def _update(training: Training, learning_rate: float) -> torch.Tensor:
         with torch.no_grad():
             clip.logit_scale.clamp_(max=math.log(limit))
     if training.average is not None:
-        training.average.update_parameters(clip)
+        _follow(training.average, clip, settings.ema_decay)
     return norm
+
+
+def _follow(average: CLIP, clip: CLIP, decay: float) -> None:
+    """Move an average towards the weights; torch's AveragedModel would wait for the device."""
+    move = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+    move(list(average.parameters()), list(clip.parameters()), None)
+    with torch.no_grad():
+        for ours, theirs in zip(average.buffers(), clip.buffers(), strict=True):
+            ours.copy_(theirs)
+
+
+def refuse_damage(training: Training, step: int) -> None:
+    """See that the weights are worth saving.
+
+    Raises:
+        TrainingError: they are not finite; nothing that comes of them would be.
+    """
+    norm = torch.nn.utils.get_total_norm(training.clip.parameters())
+    if not math.isfinite(float(norm.detach())):
+        raise TrainingError(
+            f"the weights are {float(norm.detach())} after {step} steps, and are not saved",
+            where=f"step {step - 1}",
+            fix="start again with a lower optimiser.learning_rate (and --allow-change "
+            "optimiser.learning_rate), to go on from the last checkpoint",
+        )
 
 
 def precision(name: str, device: torch.device) -> contextlib.AbstractContextManager[object]:

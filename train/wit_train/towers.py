@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F  # noqa: N812 - its name everywhere
 from open_clip.model import CLIP
 from torch import nn
 
@@ -44,7 +45,7 @@ class Towers(nn.Module):
     def forward(self, image_BHWC: torch.Tensor, text_BT: torch.Tensor) -> Features:
         """Return the features of uint8 pixels [B, H, W, 3] and token ids [B, T]."""
         image_BCHW = ((image_BHWC.float() - self.mean) / self.std).permute(0, 3, 1, 2)
-        image_BD = self.clip.encode_image(image_BCHW, normalize=True)
-        text_BD = self.clip.encode_text(text_BT, normalize=True)
-        scale = self.clip.logit_scale.exp()
-        return Features(image_BD.float(), text_BD.float(), scale, self.clip.logit_bias)
+        image_BD = self.clip.encode_image(image_BCHW).float()  # before it is given length 1
+        text_BD = self.clip.encode_text(text_BT).float()
+        scale, bias = self.clip.logit_scale.exp(), self.clip.logit_bias
+        return Features(F.normalize(image_BD, dim=-1), F.normalize(text_BD, dim=-1), scale, bias)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import os
 import sys
@@ -14,13 +15,13 @@ from open_clip.model import CLIP
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm  # torch names no public base of them
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from wit_builder import storage
 from wit_builder.errors import RecipeError
-from wit_train import model
-from wit_train.config import OptimiserSection, TrainRecipe
+from wit_train import attention, checkpoint, model
+from wit_train.config import OptimiserSection, TrainRecipe, micro_batch
 from wit_train.ranks import Ranks
+from wit_train.snapshot import State
 from wit_train.start import start_from
 from wit_train.towers import Towers
 
@@ -60,7 +61,7 @@ class Training:
     module: nn.Module
     optimiser: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
-    average: AveragedModel | None
+    average: CLIP | None
     ranks: Ranks
     recipe: TrainRecipe
     phase: Callable[[str], object] = _untold
@@ -103,11 +104,15 @@ def begin(
         CheckpointError: ``model.init_from`` does not fit.
     """
     ranks = ranks or Ranks()
+    if ranks.device.type == "cuda":
+        torch.backends.cudnn.benchmark = True  # shapes stay the same
+        torch.set_float32_matmul_precision("high")  # TF32: 10 bits where bf16 logits have 7
     clip = model.build(spec, recipe.seed).to(ranks.device).train()
     if afresh and recipe.model.init_from:
         start_from(clip, spec, recipe.model.init_from)
     if recipe.step.sync_batch_norm:
         clip = _with_common_statistics(clip, ranks)
+    attention.simplify(clip)
     if recipe.step.checkpointing:
         clip.set_grad_checkpointing()
     towers = Towers(clip).to(ranks.device)
@@ -146,11 +151,6 @@ def optimiser_for(clip: nn.Module, settings: OptimiserSection) -> torch.optim.Ad
     )
 
 
-def micro_batch(recipe: TrainRecipe, rows: int) -> int:
-    """Return how many of a rank's rows go through the towers at once."""
-    return min(recipe.step.micro_batch or rows, rows)
-
-
 def _with_common_statistics(clip: CLIP, ranks: Ranks) -> CLIP:
     if ranks.device.type != "cuda":
         raise RecipeError(
@@ -174,20 +174,26 @@ def _over_ranks(towers: Towers, ranks: Ranks) -> nn.Module:
     )
 
 
-def _average(clip: CLIP, decay: float) -> AveragedModel | None:
-    if not decay:
-        return None
-    move = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-    return AveragedModel(clip, multi_avg_fn=move)
+def _average(clip: CLIP, decay: float) -> CLIP | None:
+    return copy.deepcopy(clip).requires_grad_(requires_grad=False) if decay else None
+
+
+def is_compiled(recipe: TrainRecipe, device: torch.device) -> bool:
+    """Return whether towers are compiled: by itself, not with statistics shared in mid-layer."""
+    wanted = recipe.step.compile
+    return wanted == "on" or (
+        wanted == "auto" and device.type == "cuda" and not recipe.step.sync_batch_norm
+    )
 
 
 def _compile(training: Training, out: str) -> None:
-    wanted = training.recipe.step.compile
-    if wanted == "off" or (wanted == "auto" and training.ranks.device.type != "cuda"):
+    if not is_compiled(training.recipe, training.ranks.device):
         return
     if out and not storage.is_remote(out):
         place = os.path.abspath(storage.join(out, "compile-cache"))  # noqa: PTH100 - torch wants a string
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", place)
+    if training.recipe.step.checkpointing:  # torch 2.11 cannot cut such graphs for DDP
+        torch._dynamo.config.optimize_ddp = False  # noqa: SLF001 - torch documents it by this name
     training.module.compile(dynamic=False)
 
 
@@ -205,3 +211,24 @@ def _warn_of_statistics(training: Training) -> None:
 def state_of(training: Training) -> dict[str, dict[str, Any]]:
     """Return the states of all parts, as a checkpoint keeps them."""
     return {name: part.state_dict() for name, part in training.parts().items()}
+
+
+def restore(training: Training, state: State, place: str) -> list[str]:
+    """Take a checkpoint's state over; return what it lacks, and what is begun afresh therefore.
+
+    The optimiser's settings stay those of the recipe.
+
+    Raises:
+        CheckpointError: the state is of another model.
+    """
+    parts = training.parts()
+    settings = [
+        {key: value for key, value in group.items() if key != "params"}
+        for group in training.optimiser.param_groups
+    ]
+    checkpoint.fit(state, {name: parts[name] for name in parts if name in state}, place)
+    for group, own in zip(training.optimiser.param_groups, settings, strict=True):
+        group.update(own)
+    if training.average is not None and "ema" not in state:
+        training.average.load_state_dict(training.clip.state_dict())
+    return [name for name in parts if name not in state]

@@ -81,7 +81,12 @@ class Report(msgspec.Struct, frozen=True):
 
 
 class Lookout:
-    """Knows where a rank is, and at each look ends the process if that has to be."""
+    """Knows where a rank is, and at each look ends the process if that has to be.
+
+    Attributes:
+        timeout_s: after which a phase is given up; may be changed.
+        period_s: between looks.
+    """
 
     def __init__(
         self,
@@ -102,7 +107,7 @@ class Lookout:
             clock: in seconds.
             leave: ends the process with a status.
         """
-        self._rank, self._world_size, self._timeout_s = rank, world_size, timeout_s
+        self._rank, self._world_size, self.timeout_s = rank, world_size, timeout_s
         self._clock, self._leave = clock, leave
         self.period_s = min(_PERIOD_S, timeout_s / 4)
         self._board = _Noticeboard(store if world_size > 1 else None, world_size)
@@ -134,7 +139,7 @@ class Lookout:
             self._end(_orphaned(self._rank, self._parent))
         elif self._overdue():
             self._end(_not_stopped(self._rank, self._report()))
-        elif self._still_s >= self._timeout_s:
+        elif self._still_s >= self.timeout_s:
             self._look_around()
 
     def _measure(self) -> None:
@@ -168,7 +173,7 @@ class Lookout:
         reports = {**told, self._rank: self._report()}
         mine = self._rank in _behind(reports, self._world_size)
         # whoever is stuck itself has the stack that tells why: let it speak first
-        if mine or self._still_s >= self._timeout_s + 3 * self.period_s:
+        if mine or self._still_s >= self.timeout_s + 3 * self.period_s:
             self._end(verdict(reports, self._rank, self._world_size, time.time()))
 
     def _end(self, why: TrainingError) -> None:
