@@ -84,7 +84,9 @@ def load(place: str, device: str = "") -> Judged:
     """
     found = checkpoint.latest(place)
     if found is None:
-        raise TrainingError("no checkpoint here", where=place, fix="name the folder of a run")
+        raise TrainingError(
+            "no checkpoint here", where=storage.redact(place), fix="name the folder of a run"
+        )
     note = checkpoint.read_note(found)
     spec = model.checked(note.model)
     network = model.build(spec, seed=0)

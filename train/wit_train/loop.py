@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import signal
 import sys
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack
-from types import FrameType
 
 import msgspec
 import torch
@@ -35,6 +33,7 @@ from wit_train.records import Records
 from wit_train.schedule import learning_rate
 from wit_train.snapshot import State
 from wit_train.step import refuse_damage, train_step
+from wit_train.stopping import asked_to_stop
 from wit_train.stream import Look, Stream
 from wit_train.transfer import Given, on_device
 from wit_train.watch import Watch
@@ -209,7 +208,7 @@ class _Run:
         with ExitStack() as stack:
             checkpoints = stack.enter_context(self._checkpoints)
             records = stack.enter_context(Records(self._out, self._recipe, self._done, self._ranks))
-            asked = stack.enter_context(_asked_to_stop(self._watch.stopping))
+            asked = stack.enter_context(asked_to_stop(self._watch.stopping))
             left = TimeLeft(self._steps, self._done)
             meter = Meter(self.stream, self._training, self._forward, left)
             batches = stack.enter_context(contextlib.closing(iter(self.stream)))
@@ -321,33 +320,3 @@ def _note(recipe: TrainRecipe, spec: model.Spec, stream: Stream) -> Note:
 
 def _warn(what: str) -> None:
     sys.stderr.write(f"warning: {what}\n")
-
-
-@contextlib.contextmanager
-def _asked_to_stop(told: Callable[[], object]) -> Iterator[Callable[[], int]]:
-    """Give a function that tells what signals asked for; a second SIGINT ends at once.
-
-    SIGTERM asks to make way: whoever sends it may kill soon after. Others ask to stop.
-    """
-    asked = 0
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked and number == signal.SIGINT:
-            signal.default_int_handler(number, frame)
-        asked = max(asked, ranks.MAKE_WAY if number == signal.SIGTERM else ranks.STOP)
-        if number != signal.SIGUSR1:
-            told()
-
-    try:
-        signals = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-        before = {s: signal.signal(s, ask) for s in signals}
-        # a launcher's process lets it wait until now
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
-    except ValueError:  # not in the main thread: whoever runs us handles signals
-        before = {}
-    try:
-        yield lambda: asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

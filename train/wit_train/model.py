@@ -152,7 +152,7 @@ def _from_file(place: str) -> dict[str, Any]:
         return msgspec.json.decode(storage.read_bytes(place), type=dict[str, Any])
     except msgspec.MsgspecError as error:
         raise RecipeError(
-            f"not a model config: {error}", where=place, fix="see model.file"
+            f"not a model config: {error}", where=storage.redact(place), fix="see model.file"
         ) from error
 
 
