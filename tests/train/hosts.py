@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shutil
 import subprocess
@@ -43,6 +44,9 @@ def has_namespaces() -> bool:
     )
 
 
+_COUNT = itertools.count()
+
+
 @contextlib.contextmanager
 def two_nodes() -> Iterator[Network]:
     """Two nodes, each with a network of its own, on a bridge; or else addresses on loopback."""
@@ -50,7 +54,9 @@ def two_nodes() -> Iterator[Network]:
         yield Network("127.0.0.1", [Node(f"127.0.0.{n}", "lo", [], "127.0.0.1") for n in (2, 3)])
         return
     # 198.18.0.0/15 is for tests (RFC 2544)
-    tag, net = f"wit{os.getpid()}", f"198.18.{os.getpid() % 256}"
+    # the kernel takes its time to forget a pair of devices: each network has names of its own
+    process, count = os.getpid(), next(_COUNT)
+    tag, net = f"w{process}x{count}", f"198.18.{(7 * process + count) % 256}"
     nodes = []
     with ExitStack() as stack:
         ip(f"link add {tag} type bridge")
