@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
 from tests.train.tiny import TINY, a_batch, recipe_of
 from wit_builder.errors import RecipeError, TrainingError
@@ -128,3 +130,17 @@ def test_batch_statistics_by_parts_are_warned_of(capsys: pytest.CaptureFixture[s
     recipe = recipe_of({"model.config": config, "step.micro_batch": 4})
     training.begin(recipe, model.spec_of(recipe.model))
     assert "batch normalisation sees 4 rows" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_compiled_towers_compute_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """And what the compiler made is kept in the run's folder, unless the user named another."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", default_cache_dir())
+    steps = []
+    for compiled in ("off", "on"):
+        recipe = recipe_of({"step.compile": compiled})
+        made = training.begin(recipe, model.spec_of(recipe.model), out=str(tmp_path / "run"))
+        taken = [train_step(made, a_batch(step=step), 1e-3) for step in range(2)]
+        steps.append([(float(t.loss), float(t.grad_norm)) for t in taken])
+    assert steps[1] == [pytest.approx(step, rel=1e-4) for step in steps[0]]
+    assert any((tmp_path / "run/compile-cache").rglob("*.cpp"))

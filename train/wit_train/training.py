@@ -8,11 +8,13 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from open_clip.model import CLIP
 from torch import nn
+from torch._inductor.runtime.cache_dir_utils import default_cache_dir  # only there
 from torch.nn.modules.batchnorm import _BatchNorm  # torch names no public base of them
 from torch.nn.parallel import DistributedDataParallel
 
@@ -24,6 +26,8 @@ from wit_train.ranks import Ranks
 from wit_train.snapshot import State
 from wit_train.start import start_from
 from wit_train.towers import Towers
+
+_CACHE = "TORCHINDUCTOR_CACHE_DIR"
 
 
 class Saved(Protocol):
@@ -189,9 +193,9 @@ def is_compiled(recipe: TrainRecipe, device: torch.device) -> bool:
 def _compile(training: Training, out: str) -> None:
     if not is_compiled(training.recipe, training.ranks.device):
         return
-    if out and not storage.is_remote(out):
-        place = os.path.abspath(storage.join(out, "compile-cache"))  # noqa: PTH100 - torch wants a string
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", place)
+    # importing open_clip already set the variable to torch's default
+    if out and not storage.is_remote(out) and os.environ.get(_CACHE) in (None, default_cache_dir()):
+        os.environ[_CACHE] = str(Path(storage.join(out, "compile-cache")).absolute())
     if training.recipe.step.checkpointing:  # torch 2.11 cannot cut such graphs for DDP
         torch._dynamo.config.optimize_ddp = False  # noqa: SLF001 - torch documents it by this name
     training.module.compile(dynamic=False)
