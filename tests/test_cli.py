@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.small_disk import small_disk
 from tests.small_web import SmallWeb, shards_of
 from wit_builder import cli, storage
 from wit_builder.shards import sample
@@ -158,16 +159,11 @@ def test_no_permission_on_a_bucket_is_one_line_without_the_key(tmp_path: Path) -
     assert "hush" not in done.stderr
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
+@pytest.fixture(name="small_disk")
+def a_small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of half a megabyte."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(folder)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("mounting a small disk needs root: run the tests as root to have this one")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    with small_disk(tmp_path / "disk", "512k") as place:
+        yield place
 
 
 def test_a_full_disk_is_named_and_the_build_goes_on_with_more_space(

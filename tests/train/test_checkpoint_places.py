@@ -12,6 +12,7 @@ import pytest
 import s3fs
 
 from benchmarks.s3_proxy import Proxy
+from tests.small_disk import small_disk
 from tests.train.saved_states import at, names_in, number_of, saved, state_of
 from wit_builder import storage
 from wit_builder.errors import StorageError
@@ -25,16 +26,11 @@ def newest() -> Callable[[str], checkpoint.Found | None]:
     return lambda folder: checkpoint.newest(folder, pytest.fail)
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[str]:
+@pytest.fixture(name="small_disk")
+def a_small_disk(tmp_path: Path) -> Iterator[str]:
     """A file system of one megabyte."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("mounting a small disk needs root: run the tests as root to have this one")
-    yield str(place)
-    subprocess.run(["umount", str(place)], check=True)
+    with small_disk(tmp_path / "disk", "1m") as place:
+        yield str(place)
 
 
 def test_a_full_disk_is_told_and_leaves_what_was_there(small_disk: str, newest):

@@ -23,7 +23,7 @@ from wit_train.blocks import Layout
 from wit_train.labels import Labelled
 from wit_train.resize import Pixels
 from wit_train.step import precision
-from wit_train.stream import Look, Stream
+from wit_train.stream import Stream
 
 _BATCH = 256
 _READERS = 8
@@ -172,12 +172,7 @@ def retrieval(judged: Judged, shards: str) -> Result:
         shards: folder of a finished data set; all of it is used, N x N scores in parts.
     """
     spec = judged.spec
-    look = Look(
-        image_size=spec.image_size,
-        context_length=spec.context_length,
-        augment=None,
-        clean=spec.clean,
-    )
+    look = model.look_of(spec, None)
     layout = Layout(lanes=1, shuffle=False, epochs=1)
     batches = Stream(shards, batch_size=_BATCH, layout=layout, look=look)
     features = [

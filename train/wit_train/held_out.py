@@ -17,7 +17,7 @@ from wit_train.blocks import Layout
 from wit_train.config import TrainRecipe, micro_batch, pace_of
 from wit_train.ranks import Ranks
 from wit_train.step import contrast, precision
-from wit_train.stream import Look, Stream
+from wit_train.stream import Stream
 from wit_train.towers import Features
 from wit_train.training import Training
 from wit_train.transfer import Given, on_device
@@ -46,12 +46,7 @@ class HeldOut:
             world_size=ranks.world_size,
             rank=ranks.rank,
             layout=Layout(lanes=recipe.data.lanes, shuffle=False, epochs=1),
-            look=Look(
-                image_size=spec.image_size,
-                context_length=spec.context_length,
-                augment=None,
-                clean=spec.clean,
-            ),
+            look=model.look_of(spec, None),
             pace=pace_of(recipe.pace),
         )
         whole = self._stream.order.samples // settings.batch_size

@@ -34,7 +34,7 @@ from wit_train.schedule import learning_rate
 from wit_train.snapshot import State
 from wit_train.step import refuse_damage, train_step
 from wit_train.stopping import asked_to_stop
-from wit_train.stream import Look, Stream
+from wit_train.stream import Stream
 from wit_train.transfer import Given, on_device
 from wit_train.watch import Watch
 
@@ -129,12 +129,7 @@ def open_stream(recipe: TrainRecipe, spec: model.Spec, own: Ranks) -> Stream:
         world_size=own.world_size,
         rank=own.rank,
         layout=layout_of(recipe),
-        look=Look(
-            image_size=spec.image_size,
-            context_length=spec.context_length,
-            augment=recipe.data.augment,
-            clean=spec.clean,
-        ),
+        look=model.look_of(spec, recipe.data.augment),
         pace=pace_of(recipe.pace),
     )
 

@@ -15,6 +15,8 @@ from wit_builder import storage
 from wit_builder.errors import RecipeError
 from wit_train import memory
 from wit_train.config import LossSection, ModelSection
+from wit_train.decode import Augment
+from wit_train.stream import Look
 from wit_train.tokens import VOCABULARY, Clean, Tokenizer
 
 # CLIP paper's data, as its authors' code normalises it; per channel, of pixels in [0, 1]
@@ -124,6 +126,16 @@ def _with_logits(config: dict[str, Any], loss: LossSection | None) -> dict[str, 
             fix='leave it out, or set loss.kind = "siglip"',
         )
     return config
+
+
+def look_of(spec: Spec, augment: Augment | None) -> Look:
+    """Return what batches look like to suit a model: in training, or with None in evaluation."""
+    return Look(
+        image_size=spec.image_size,
+        context_length=spec.context_length,
+        augment=augment,
+        clean=spec.clean,
+    )
 
 
 def tokenizer_of(spec: Spec) -> Tokenizer:

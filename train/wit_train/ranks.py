@@ -288,7 +288,7 @@ def _told_of_peers(rank: int) -> Iterator[None]:
         ) from error
 
 
-def _first_sentence(error: RuntimeError) -> str:
+def _first_sentence(error: Exception) -> str:
     """Return what a collective says, without where in its code, and how it consoles the reader."""
     return re.sub(r"^\[[^\]]*\] ", "", str(error).splitlines()[0]).split(". ")[0]
 
@@ -298,7 +298,7 @@ def _store(timeout_s: float) -> Store:
         store, _, _ = next(rendezvous("env://", timeout=timedelta(seconds=timeout_s)))
     except (DistError, RuntimeError, ValueError) as error:
         raise PeerError(
-            f"the processes do not find each other: {str(error).splitlines()[0]}",
+            f"the processes do not find each other: {_first_sentence(error)}",
             where=f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}",
             fix="another port, or --rendezvous with an address that all nodes reach",
         ) from error
