@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.mock_web import encoded, jpeg, picture, png_header
-from wit_builder.fetch import phash, png, resize
+from wit_builder import phash
+from wit_builder.fetch import png, resize
 from wit_builder.fetch.image import Picture, Unusable, get_ready, prepare
 from wit_builder.fetch.jpeg import without_metadata
 from wit_builder.sections import ImageSection

@@ -28,8 +28,8 @@ from PIL import Image
 
 from wit_builder.fetch.decode import Opened, drafted, opened, takes_too_long
 from wit_builder.fetch.jpeg import without_metadata
-from wit_builder.fetch.phash import phash
 from wit_builder.fetch.resize import Pixels, Size, fitted, framed, of_array, reframed, scaled
+from wit_builder.phash import phash
 from wit_builder.sections import ImageSection
 from wit_builder.tables import Reason
 

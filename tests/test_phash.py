@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from wit_builder.fetch import phash as kernels
-from wit_builder.fetch.phash import phash
+from wit_builder import phash as kernels
+from wit_builder.phash import phash
 
 sides = st.integers(1, 600) | st.sampled_from([1, 2, 16, 31, 32, 33, 64])
 
