@@ -115,7 +115,7 @@ def test_what_open_clip_does_not_know_is_refused(model: str, pretrained: str, wo
 
 def test_a_folder_without_a_checkpoint_is_refused(tmp_path: Path):
     """As by ``wit eval``."""
-    with pytest.raises(TrainingError, match="no checkpoint here"):
+    with pytest.raises(TrainingError, match="neither a checkpoint nor an exported folder"):
         Similarity(str(tmp_path))
 
 

@@ -1,137 +1,235 @@
 """Features of pictures and texts by any model: one trained here, or one that open_clip knows.
 
-Legend: B pairs, D embedding.
+Legend: B pairs, D embedding, F features before the projection.
 """
 
 from __future__ import annotations
 
-import difflib
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+import contextlib
+import copy
+import functools
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import Any, NamedTuple, TypeVar, cast
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
-import open_clip
 import torch
-from PIL import Image
+import torch.nn.functional as F  # noqa: N812 - its name everywhere
+import xxhash
+from open_clip.transformer import VisionTransformer
 
-from wit_builder.errors import RecipeError
-from wit_train import decode, evaluate
-from wit_train.model import tokenizer_of
+from wit_builder.errors import TrainingError
+from wit_train.model import MEAN, STD
+from wit_train.precision import precision
+from wit_train.resize import Pixels
 
-Pixels = npt.NDArray[np.uint8]
+_ON_CPU, _ON_GPU = 64, 256
+"""Texts that go through the tower at once."""
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+Prepared = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
 
 
-class Embedding(ABC):
-    """Normalised features of pictures and texts, float32.
+class Preparation(NamedTuple):
+    """How a model wants its pictures.
 
-    Args:
-        threads: of torch on CPU, while it computes.
+    Attributes:
+        prepare: one picture of any size, uint8 [H, W, 3], to what a batch is stacked of: uint8
+            pixels of one size, or floats that are normalised already.
+        mean, std: by which uint8 pixels are normalised, per channel, of pixels in [0, 1].
     """
 
-    def __init__(self, threads: int) -> None:
-        self._threads = threads
+    prepare: Callable[[Pixels], Prepared]
+    mean: tuple[float, ...] = MEAN
+    std: tuple[float, ...] = STD
+
+
+class Embedding:
+    """Normalised features of pictures and texts, float32.
+
+    Attributes:
+        name: of the model, as people would ask for it.
+        device: what computes.
+        step: of training, for a model of ours.
+        precision: of activations: fp32, bf16 or fp16.
+    """
+
+    def __init__(
+        self,
+        network: Any,
+        preparation: Preparation,
+        tokenize: Callable[[Sequence[str]], Any],
+        *,
+        name: str,
+        config: Any,
+        device: torch.device,
+        precision: str = "fp32",
+    ) -> None:
+        """Take a model of open_clip's.
+
+        Args:
+            network: with ``encode_image`` and ``encode_text``.
+            preparation: how it wants its pictures.
+            tokenize: from texts to ids [B, T].
+            name: for people.
+            config: of the model, as JSON can have it: what its weights are used by.
+            device: to compute on.
+            precision: of activations: fp32, bf16 or fp16.
+        """
+        self.network = network.to(device).eval()
+        self.name, self.device, self.step = name, device, None
+        self.threads, self.told = 0, _untold
+        self._prepare, mean, std = preparation
+        self._mean, self._std = (torch.tensor(v, device=device) * 255 for v in (mean, std))
+        self._tokenize, self.precision, self._config = tokenize, precision, config
+
+    step: int | None
+    threads: int
+    """Of torch on CPU, while it computes; 0: as many as it has."""
+    told: Callable[[], object]
+    """Called before each batch of pictures or of texts, by any thread: for a watch."""
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """XXH3-128 of all weights, by their names: the same for the same weights anywhere."""
+        return digest_of(self.network.state_dict())
+
+    @functools.cached_property
+    def identity(self) -> str:
+        """A digest of all that decides its features: weights, config, precision."""
+        used = msgspec.json.encode([self.digest, self._config, self.precision], order="sorted")
+        return xxhash.xxh3_128_hexdigest(used)
+
+    def prepared(self, picture: Pixels) -> Prepared:
+        """Return a picture as the model wants it; any number of threads may ask at once.
+
+        Args:
+            picture: uint8 [H, W, 3] of any size, red green blue.
+        """
+        return self._prepare(picture)
+
+    def images(self, prepared: Sequence[Prepared]) -> torch.Tensor:
+        """Return the features [B, D] of pictures that are prepared."""
+        return F.normalize(self._encoded(prepared), dim=-1)
+
+    def unprojected(self, prepared: Sequence[Prepared]) -> torch.Tensor:
+        """Return what a ViT makes of pictures before its projection [B, F], as it is.
+
+        The CLIP paper's linear probes are trained on these (appendix A.3). Other towers have no
+        projection of their own: of them it is the embedding, not normalised.
+        """
+        return self._encoded(prepared, self._bare)
+
+    @functools.cached_property
+    def _bare(self) -> Callable[[torch.Tensor], torch.Tensor]:
+        """What makes features of pictures, up to the projection."""
+        visual = self.network.visual
+        if not (isinstance(visual, VisionTransformer) and visual.proj is not None):
+            return cast("Callable[[torch.Tensor], torch.Tensor]", self.network.encode_image)
+        bare = copy.copy(visual)  # of the same layers and weights, but for one
+        bare._parameters = {**visual._parameters, "proj": None}  # noqa: SLF001 - torch copies not these
+        return bare
+
+    def texts(self, texts: Sequence[str]) -> torch.Tensor:
+        """Return the features [B, D] of texts."""
+        size = _ON_CPU if self.device.type == "cpu" else _ON_GPU
+        parts = [texts[i : i + size] for i in range(0, len(texts), size)]
+        return F.normalize(torch.cat(list(self.at_once(self._texts, parts))), dim=-1)
+
+    def at_once(self, encode: Callable[[T], R], batches: Iterable[T]) -> Generator[R]:
+        """Yield what a function makes of batches, in order; on CPU, of as many as there are cores.
+
+        Each is one core's then: cores that share a batch wait for each other at every layer, and
+        round otherwise than another number of them would.
+        """
+        cores = torch.get_num_threads() if self.device.type == "cpu" and not self.threads else 1
+        if cores == 1:
+            yield from map(encode, batches)
+            return
+        waiting, given = deque[Future[R]](), iter(batches)
+        with _threads(1), ThreadPoolExecutor(cores) as pool:
+            try:
+                while True:
+                    for batch in islice(given, cores + 1 - len(waiting)):
+                        waiting.append(pool.submit(encode, batch))
+                    if not waiting:
+                        return
+                    yield waiting.popleft().result()
+            finally:
+                for future in waiting:
+                    future.cancel()
 
     def similarity(self, images: Sequence[Pixels], texts: Sequence[str]) -> list[float]:
         """Return the cosine of each picture's features and its text's."""
-        with torch.inference_mode(), _threads(self._threads):
-            image_BD, text_BD = self.images(images), self.texts(texts)
-            cosine_B: list[float] = (image_BD * text_BD).sum(-1).cpu().tolist()
+        image_BD = self.images([self.prepared(picture) for picture in images])
+        cosine_B: list[float] = (image_BD * self.texts(texts)).sum(-1).cpu().tolist()
         return cosine_B
 
-    @abstractmethod
-    def images(self, images: Sequence[Pixels]) -> torch.Tensor:
-        """Return the features [B, D] of pictures of any size."""
+    def _encoded(
+        self,
+        prepared: Sequence[Prepared],
+        encode: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    ) -> torch.Tensor:
+        image = torch.from_numpy(np.stack(prepared)).to(self.device)
+        with self._computing():
+            if image.dtype == torch.uint8:
+                image = ((image.float() - self._mean) / self._std).permute(0, 3, 1, 2)
+            return self._checked((encode or self.network.encode_image)(image).float())
 
-    @abstractmethod
-    def texts(self, texts: Sequence[str]) -> torch.Tensor:
-        """Return the features [B, D] of texts."""
+    def _texts(self, texts: Sequence[str]) -> torch.Tensor:
+        tokens = torch.as_tensor(self._tokenize(texts)).to(self.device, torch.long)
+        with self._computing():
+            return self._checked(self.network.encode_text(tokens).float())
 
+    def _checked(self, features: torch.Tensor) -> torch.Tensor:
+        if not torch.isfinite(features).all():
+            raise TrainingError(
+                f"features that are no numbers ({self.precision})",
+                where=self.name,
+                fix="its weights are damaged, or too large for the precision",
+            )
+        return features
 
-def load(model: str, pretrained: str, device: str, threads: int) -> Embedding:
-    """Return a model that was trained.
-
-    Args:
-        model: an open_clip model's name; empty for one that ``wit train`` trained.
-        pretrained: a tag or file of open_clip's; or a run's folder, or a checkpoint's JSON.
-        device: as torch names it.
-        threads: of torch on CPU.
-
-    Raises:
-        RecipeError: there is no such model, or no such weights of it.
-        TrainingError: the folder has no checkpoint.
-        CheckpointError: the checkpoint is damaged.
-    """
-    if not model:
-        return _Ours(evaluate.load(pretrained, device), threads)
-    _refuse_unknown(model, pretrained)
-    return _OpenClip(model, pretrained, device, threads)
-
-
-class _Ours(Embedding):
-    """A model that ``wit train`` trained."""
-
-    def __init__(self, judged: evaluate.Judged, threads: int) -> None:
-        super().__init__(threads)
-        self._judged, self._tokenize = judged, tokenizer_of(judged.spec)
-
-    def images(self, images: Sequence[Pixels]) -> torch.Tensor:
-        size = self._judged.spec.image_size
-        return self._judged.images(np.stack([decode.for_evaluation(i, size) for i in images]))
-
-    def texts(self, texts: Sequence[str]) -> torch.Tensor:
-        return self._judged.texts(self._tokenize(texts))
+    @contextlib.contextmanager
+    def _computing(self) -> Iterator[None]:
+        self.told()
+        with (
+            _threads(self.threads),
+            torch.inference_mode(),
+            precision(self.precision, self.device),
+        ):
+            yield
 
 
-class _OpenClip(Embedding):
-    """A model that open_clip knows, with its own transform and tokens."""
-
-    def __init__(self, model: str, pretrained: str, device: str, threads: int) -> None:
-        super().__init__(threads)
-        made = open_clip.create_model_from_pretrained(model, pretrained, device=device)
-        self._network: Any = made[0].eval()
-        self._transform: Any = made[1]
-        self._tokenize: Any = open_clip.get_tokenizer(model)
-        self._device = device
-
-    def images(self, images: Sequence[Pixels]) -> torch.Tensor:
-        image_BCHW = torch.stack([self._transform(Image.fromarray(pixels)) for pixels in images])
-        features_BD: torch.Tensor = self._network.encode_image(
-            image_BCHW.to(self._device), normalize=True
-        )
-        return features_BD.float()
-
-    def texts(self, texts: Sequence[str]) -> torch.Tensor:
-        tokens_BT = self._tokenize(list(texts)).to(self._device)
-        features_BD: torch.Tensor = self._network.encode_text(tokens_BT, normalize=True)
-        return features_BD.float()
+def _untold() -> None:
+    """Tell nobody."""
 
 
-def _refuse_unknown(model: str, pretrained: str) -> None:
-    if ":" in model:  # hf-hub:, local-dir: and the like say where their weights are
-        return
-    if open_clip.get_model_config(model) is None:
-        close = difflib.get_close_matches(model, open_clip.list_models(), 1)
-        fix = f"did you mean {close[0]!r}?" if close else "see open_clip.list_models()"
-        raise RecipeError(f"no model {model!r} in open_clip", where="filters.options", fix=fix)
-    tags = open_clip.list_pretrained_tags_by_model(model)
-    if pretrained not in tags and not Path(pretrained).is_file():
-        raise RecipeError(
-            f"no weights {pretrained!r} of {model}: neither a file nor a tag",
-            where="filters.options",
-            fix=f"tags: {', '.join(tags) or 'none'}",
-        )
+def digest_of(state: dict[str, torch.Tensor]) -> str:
+    """Return the XXH3-128 of weights: names, types, shapes and bytes, in the order of the names."""
+    found = xxhash.xxh3_128()
+    for name in sorted(state):
+        tensor = state[name].detach().to("cpu", copy=False).contiguous()
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        if tensor.numel():
+            found.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
-@contextmanager
+@contextlib.contextmanager
 def _threads(number: int) -> Iterator[None]:
-    """Let torch have so many threads on CPU for a while."""
+    """Let torch have so many threads on CPU for a while; 0: as many as it has."""
     before = torch.get_num_threads()
-    torch.set_num_threads(number)
+    if number:
+        torch.set_num_threads(number)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        if number:
+            torch.set_num_threads(before)

@@ -161,7 +161,9 @@ def _by_name(name: str) -> dict[str, Any]:
 
 def _from_file(place: str) -> dict[str, Any]:
     try:
-        return msgspec.json.decode(storage.read_bytes(place), type=dict[str, Any])
+        found = msgspec.json.decode(storage.read_bytes(place), type=dict[str, Any])
+        exported = found.get("model_cfg")
+        return exported if isinstance(exported, dict) else found
     except msgspec.MsgspecError as error:
         raise RecipeError(
             f"not a model config: {error}", where=storage.redact(place), fix="see model.file"

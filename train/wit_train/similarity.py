@@ -47,9 +47,10 @@ class Similarity:
         threads: int = 1,
     ) -> None:
         need_torch("the filter similarity")
-        from wit_train import embedding  # noqa: PLC0415 - torch, which is optional
+        from wit_train import trained  # noqa: PLC0415 - torch, which is optional
 
-        self._embedding = embedding.load(model, pretrained, device, threads)
+        place = (model, pretrained) if model else (pretrained, "")
+        self._embedding = trained.load(*place, device, threads)
         self._batch = batch
 
     def __call__(
