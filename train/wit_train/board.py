@@ -72,7 +72,7 @@ class Boards:
         """Show a row's figures."""
         figures = msgspec.to_builtins(row)
         step = figures.pop("step")
-        known = {k: float(v) for k, v in figures.items() if isinstance(v, int | float)}
+        known = dict(_numbers(figures))
         for name, board in list(self._boards.items()):
             with self._forgiving(name):
                 board.add(step, known)
@@ -104,6 +104,15 @@ class Boards:
                 sys.stderr.write(f"warning: {name} {lost}, metrics.jsonl goes on: {said}\n")
             if not keep:
                 self._boards.pop(name, None)
+
+
+def _numbers(figures: dict[str, Any], path: str = "") -> Iterator[tuple[str, float]]:
+    """Yield what is a number, by its path: ``scores/zero_shot_top1``."""
+    for name, value in figures.items():
+        if isinstance(value, dict):
+            yield from _numbers(value, f"{path}{name}/")
+        elif isinstance(value, int | float):
+            yield path + name, float(value)
 
 
 def _need(package: str, pip: str, otherwise: str) -> None:

@@ -237,6 +237,12 @@ def read_note(place: str) -> Note:
         raise _damaged(error) from error
 
 
+def part_to_use(note: Note) -> str:
+    """Return the part of a checkpoint whose weights are the model's: the average, where kept."""
+    averaged = float(note.bound.get("optimiser.ema_decay", "0")) > 0
+    return "ema" if averaged else "model"
+
+
 class _Format(msgspec.Struct):
     format: int
 

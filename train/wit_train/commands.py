@@ -5,9 +5,8 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import msgspec
 from cyclopts import Parameter
 
 from wit_builder import recipe as recipes
@@ -105,59 +104,86 @@ def _tell_memory(stream: Stream) -> None:
 def evaluate(
     model: str,
     *,
+    pretrained: str = "",
+    precision: Literal["", "fp32", "bf16", "fp16"] = "",
     images: str = "",
     names: str = "",
     template: Annotated[list[str] | None, Parameter(negative=())] = None,
-    shards: str = "",
+    templates: str = "",
+    compare_prompts: Annotated[bool, Parameter(negative="")] = False,
+    pairs: str = "",
+    train: str = "",
+    validation: str = "",
+    few_shot: str = "",
+    overlap: Annotated[list[str] | None, Parameter(negative=())] = None,
+    threshold: float | None = None,
+    distance: int = 10,
     out: str = "",
+    processes: int = 0,
     json: AsJson = False,
 ) -> None:
-    """Measure a trained model: zero-shot classification (--images), retrieval (--shards), or both.
+    """Measure a model: zero-shot, retrieval, linear probes, overlap with what it was trained on.
+
+    A test set is a folder of class folders, a list of PICTURE<tab>CLASS or PICTURE<tab>CAPTION, a
+    folder in clip_benchmark's layout (FOLDER/test, FOLDER/train), or a data set of shards; local or
+    remote.
 
     Args:
-        model: folder of a run, or the JSON of one of its checkpoints.
-        images: folder of class folders, or a list with lines of picture, tab, class.
-        names: file of all classes: a name a line, or JSON mapping folders to names.
-        template: such as "a photo of a {}"; may be given several times; by default the bare name.
-        shards: folder of a finished data set that was not trained on.
-        out: file for the results as JSON.
+        model: folder of a run, JSON of a checkpoint, or a folder of wit export; with --pretrained
+            the name of one of open_clip's models; or its local-dir:FOLDER, hf-hub:NAME.
+        pretrained: tag or file of weights, of an open_clip model.
+        precision: of its activations; by default a run's own, and of others fp32 on CPU, fp16 on
+            a GPU.
+        images: test set with classes, for zero-shot classification.
+        names: file of its classes, a name a line, or JSON mapping folders to names; or imagenet.
+        template: such as "a photo of a {}"; may be given several times.
+        templates: file of templates, one a line; or imagenet, simple. By default the test set's
+            own, or else the bare name.
+        compare_prompts: measure every template alone, too.
+        pairs: test set with captions, for retrieval.
+        train: set to train a linear probe on, which --images judges.
+        validation: set to choose its penalty by; by default a fifth of the training set.
+        few_shot: also train on so many pictures of each class, such as 1,2,4,8,16.
+        overlap: shards that were trained on, in which to look for the pictures of --images; may be
+            given several times.
+        threshold: least cosine of two pictures that count as one; by default measured.
+        distance: most bits by which the perceptual hashes of two such pictures may differ.
+        out: folder for results.json, predictions.parquet, and a page, index.html.
+        processes: on this machine; by default one for each GPU, or one.
         json: print the results as JSON.
     """
-    need_torch()
-    from wit_train import evaluate as measure
-    from wit_train import labels
+    need_torch("wit eval")
+    asked = {
+        "model": model,
+        "pretrained": pretrained,
+        "precision": precision,
+        "images": images,
+        "names": names,
+        "template": template or [],
+        "templates": templates,
+        "compare_prompts": compare_prompts,
+        "pairs": pairs,
+        "train": train,
+        "validation": validation,
+        "few_shot": _numbers(few_shot, "--few-shot"),
+        "overlap": overlap or [],
+        "threshold": threshold,
+        "distance": distance,
+        "out": out,
+    }
+    from wit_train import evaluating
 
-    if not (images or shards):
-        raise TrainingError("evaluate on what?", fix="give --images or --shards")
-    labelled = labels.read(images, names) if images else None
-    judged = measure.load(model)
-    results: dict[str, Any] = {}
-    if labelled:
-        results["zero_shot"] = measure.zero_shot(judged, labelled, template or ["{}"])
-    if shards:
-        results["retrieval"] = measure.retrieval(judged, shards)
-    text = msgspec.json.format(msgspec.json.encode(results)) + b"\n"
-    if out:
-        storage.publish_bytes(out, text)
-    print(text.decode(), end="") if json else _print_table(results)
+    evaluating.evaluate(asked, processes, as_json=json)
 
 
-def _print_table(results: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Column, Table
-
-    table = Table(Column("", no_wrap=True), "score", "chance", "times", "pictures", "classes")
-    for task, result in results.items():
-        for name, score in result.scores.items():
-            table.add_row(
-                f"{task} {name}".replace("_", " "),
-                f"{score.value:.2%}",
-                f"{score.chance:.3%}",
-                f"{score.value / score.chance:.0f}",
-                f"{result.pictures:,}",
-                f"{result.classes:,}" if result.classes else "",
-            )
-    Console().print(table)
+def _numbers(text: str, option: str) -> list[int]:
+    try:
+        found = [int(word) for word in text.split(",") if word.strip()]
+    except ValueError:
+        found = [0]
+    if any(number < 1 for number in found):
+        raise TrainingError(f"{text!r} is no list of numbers", where=option, fix="such as 1,2,4")
+    return found
 
 
 def need_torch(who: str = "training") -> None:

@@ -51,7 +51,7 @@ class ModelSection(_Section, frozen=True):
     name: str = ""
     """Of one of open_clip's models, such as `ViT-B-32-quickgelu`."""
     file: str = ""
-    """JSON file like those of open_clip's models, local or remote."""
+    """JSON file like those of open_clip's models, or the config of an exported model."""
     config: dict[str, Any] = {}
     """What such a file would hold."""
     init_from: str = ""
@@ -123,6 +123,26 @@ class HeldOutSection(_Section, frozen=True):
     """How many are measured, always the same ones."""
 
 
+class EvaluationSection(_Section, frozen=True):
+    """Scores on test sets while training goes on: as `wit eval` would find them then."""
+
+    images: str = ""
+    """Test set with classes, as ``--images`` of `wit eval`: zero-shot top-1, top-5 and mean per
+    class; none: not measured."""
+    names: str = ""
+    """Its classes, as ``--names``: a file of them, or `imagenet`."""
+    template: list[str] = []
+    """Prompts, each with ``{}`` for the name, as ``--template``."""
+    templates: str = ""
+    """More of them, as ``--templates``: a file, `imagenet` or `simple`. Where there are no prompts:
+    the test set's own, or the bare name."""
+    pairs: str = ""
+    """Test set with captions, as ``--pairs``: retrieval R@1, R@5 and R@10 both ways; none: not
+    measured."""
+    every_steps: Positive = 1000
+    """Steps between two evaluations; there is one after the last step, too."""
+
+
 class DistributedSection(_Section, frozen=True):
     """What matters with more than one process."""
 
@@ -185,6 +205,7 @@ class TrainRecipe(_Section, frozen=True):
     optimiser: OptimiserSection = OptimiserSection()
     step: StepSection = StepSection()
     held_out: HeldOutSection = HeldOutSection()
+    evaluation: EvaluationSection = EvaluationSection()
     distributed: DistributedSection = DistributedSection()
     pace: PaceSection = PaceSection()
     log: LogSection = LogSection()
@@ -217,6 +238,7 @@ _EFFECTS: dict[str, Effect] = {
     "step.checkpointing": "free",
     "step.compile": "free",
     "held_out": "free",
+    "evaluation": "free",
     "distributed": "free",
     "pace": "free",
     "log": "free",
@@ -273,7 +295,13 @@ def steps_of(recipe: TrainRecipe, samples: int) -> int:
     Raises:
         RecipeError: not exactly one of ``epochs`` and ``steps`` is set, or it makes no step.
     """
-    if bool(recipe.epochs) == bool(recipe.steps):
+    if recipe.epochs and recipe.steps:
+        raise RecipeError(
+            f"epochs = {recipe.epochs:g} and steps = {recipe.steps}: set one of them",
+            where="epochs, steps",
+            fix="--set epochs=0, or --set steps=0",
+        )
+    if not (recipe.epochs or recipe.steps):
         raise RecipeError(
             "set one of epochs and steps", where="epochs, steps", fix="--set steps=1000"
         )
@@ -292,16 +320,22 @@ def micro_batch(recipe: TrainRecipe, rows: int) -> int:
 
 def places(recipe: TrainRecipe) -> list[str]:
     """Return every place that a recipe names."""
-    data, model = recipe.data, recipe.model
+    data, model, tests = recipe.data, recipe.model, recipe.evaluation
     found = [recipe.out, data.shards, *data.mixture, recipe.held_out.shards, recipe.pace.cache]
-    return [place for place in [*found, model.file, model.init_from] if place]
+    found += [model.file, model.init_from, tests.images, tests.names, tests.templates, tests.pairs]
+    return [place for place in found if place]
 
 
 def common_keys(recipe: TrainRecipe) -> dict[str, str]:
     """Return the keys that all ranks must share, with values as JSON: bound ones, and when."""
     found: dict[str, str] = {}
     _flatten(msgspec.to_builtins(recipe), "", found)
-    when = ("log.every_steps", "log.checkpoint_every_steps", "held_out.")
+    when = (
+        "log.every_steps",
+        "log.checkpoint_every_steps",
+        "held_out.",
+        "evaluation.every_steps",
+    )
     timed = {key: value for key, value in found.items() if key.startswith(when)}
     timed.pop("held_out.shards")
     return bound_keys(recipe) | timed

@@ -15,11 +15,12 @@ from wit_builder.errors import RecipeError
 from wit_train import model
 from wit_train.blocks import Layout
 from wit_train.config import TrainRecipe, micro_batch, pace_of
+from wit_train.precision import precision
 from wit_train.ranks import Ranks
-from wit_train.step import contrast, precision
+from wit_train.step import contrast
 from wit_train.stream import Stream
 from wit_train.towers import Features
-from wit_train.training import Training
+from wit_train.training import Training, as_saved
 from wit_train.transfer import Given, on_device
 
 
@@ -60,22 +61,14 @@ class HeldOut:
 
     def loss(self, training: Training) -> float:
         """Return the mean over the batches; every rank must ask, and gets the same."""
-        training.clip.eval()
-        kept = self._take_statistics(training)
-        with contextlib.closing(iter(self._stream)) as batches, torch.inference_mode():
+        with (
+            as_saved(training.clip, training.ranks),
+            contextlib.closing(iter(self._stream)) as batches,
+            torch.inference_mode(),
+        ):
             first = on_device(islice(batches, self._batches), training.ranks.device)
             losses = [contrast(training, _features(training, given)) for given in first]
-        training.clip.train()
-        for buffer, own in kept:
-            buffer.copy_(own)
         return float(training.ranks.mean(torch.stack(losses).mean()))
-
-    def _take_statistics(self, training: Training) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Take the first rank's statistics of batches, those of a checkpoint; return the own."""
-        buffers = [b for norm in training.batch_norms() for b in norm.buffers()]
-        kept = [(buffer, buffer.clone()) for buffer in buffers]
-        training.ranks.take_from_first(buffers)
-        return kept
 
 
 def _features(training: Training, given: Given) -> Features:

@@ -61,7 +61,7 @@ def is_wanted(processes: int, nodes: str) -> bool:
     """Return whether to train in several processes; not in one that a launcher started."""
     if "RANK" in os.environ:
         return False
-    return _processes(processes) > 1 or _nodes(nodes)[1] > 1
+    return processes_of(processes) > 1 or _nodes(nodes)[1] > 1
 
 
 def start(arguments: Sequence[str], *, processes: int, nodes: str, rendezvous: str) -> int:
@@ -81,7 +81,7 @@ def start(arguments: Sequence[str], *, processes: int, nodes: str, rendezvous: s
         raise TrainingError(
             "where shall the machines meet?", where="--rendezvous", fix="give HOST:PORT of one"
         )
-    count, run = _processes(processes), storage.redact(folder_of(arguments))
+    count, run = processes_of(processes), storage.redact(folder_of(arguments))
     settings = _settings()
     meeting = find(rendezvous, most, float(settings["join_timeout"]))
     config = LaunchConfig(
@@ -98,7 +98,7 @@ def start(arguments: Sequence[str], *, processes: int, nodes: str, rendezvous: s
         # the others are ours
         signals_to_handle="SIGHUP,SIGQUIT",
     )
-    _hush()
+    hush()
     with tempfile.TemporaryDirectory(prefix="wit-") as folder, _environment(meeting, count, folder):
         return _Launcher(config, Notes(Path(folder)), meeting).run(arguments)
 
@@ -225,7 +225,8 @@ def _told(ended: Exception, meeting: Meeting, fewest: int) -> WitError:
     return TrainingError(f"the processes cannot be kept together: {ended}", where=where)
 
 
-def _processes(asked: int) -> int:
+def processes_of(asked: int) -> int:
+    """Return how many processes to start on this machine; 0: one for each GPU, or one."""
     return asked or torch.cuda.device_count() or 1
 
 
@@ -277,7 +278,7 @@ def _environment(meeting: Meeting, processes: int, notes: str) -> Iterator[None]
         os.environ.update(before)
 
 
-def _hush() -> None:
+def hush() -> None:
     """Silence the agent: what it says is told in our words; LOGLEVEL lets it speak, as torchrun."""
     if "LOGLEVEL" not in os.environ:
         logger = logging.getLogger("torch.distributed.elastic")

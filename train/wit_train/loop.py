@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import sys
 from collections.abc import Callable, Collection, Iterator
@@ -25,6 +26,7 @@ from wit_train.config import (
     places_of,
     steps_of,
 )
+from wit_train.evaluate.in_training import Evaluation
 from wit_train.held_out import HeldOut
 from wit_train.meter import Meter
 from wit_train.metrics import Row, TimeLeft
@@ -146,9 +148,11 @@ class _Run:
         self._forward = _operations(spec)
         self._steps = steps_of(recipe, self.stream.order.samples)
         self._held_out = HeldOut(recipe, spec, own) if recipe.held_out.shards else None
+        self._evaluation = Evaluation(recipe, spec)
         self._note = _note(recipe, spec, self.stream)
         self._checkpoints = Checkpoints(self._folder, recipe.log.keep_checkpoints)
         self._watch, self._done = watch, 0
+        own.gathering = functools.partial(self._phase, "gathering")
         self._refuse_other_recipe()
         self._begun_from, self._done, state = self._last_checkpoint(allow)
         self._phase("first weights")
@@ -189,6 +193,7 @@ class _Run:
             RecipeError: this rank was not.
         """
         own = common_keys(self._recipe) | self._note.bound | {"data": self._note.data}
+        own |= self._evaluation.identity()
         first = self._ranks.broadcast(own)
         if other := [key for key in own | first if own.get(key) != first.get(key)]:
             raise RecipeError(
@@ -242,16 +247,31 @@ class _Run:
         meter.count(given.batch, taken)
         if not self._is_seen(self._done):
             return None
-        loss = None
-        if self._held_out and self._is_due(self._done, self._recipe.held_out.every_steps):
-            loss = self._held_out.loss(self._training)
         self._phase("metrics")
-        return meter.row(self._done, rate, loss)
+        row = self._measured(meter.row(self._done, rate))
+        meter.begin()
+        return row
+
+    def _measured(self, row: Row) -> Row:
+        """Return a row with what is due to be measured on other data after its step."""
+        loss = scores = None
+        if self._held_out and self._is_held_out_due(row.step):
+            loss = self._held_out.loss(self._training)
+        if self._is_evaluation_due(row.step):
+            scores = self._evaluation.scores(self._training)
+        self._phase("metrics")
+        return msgspec.structs.replace(row, held_out=loss, scores=scores)
 
     def _is_seen(self, step: int) -> bool:
         """Return whether a row is due after so many steps."""
-        measured = self._held_out and self._is_due(step, self._recipe.held_out.every_steps)
-        return bool(measured) or self._is_due(step, self._recipe.log.every_steps)
+        logged = self._is_due(step, self._recipe.log.every_steps)
+        return logged or self._is_held_out_due(step) or self._is_evaluation_due(step)
+
+    def _is_held_out_due(self, step: int) -> bool:
+        return bool(self._held_out) and self._is_due(step, self._recipe.held_out.every_steps)
+
+    def _is_evaluation_due(self, step: int) -> bool:
+        return bool(self._evaluation) and self._is_due(step, self._recipe.evaluation.every_steps)
 
     def _is_due(self, step: int, every_steps: int) -> bool:
         return step % every_steps == 0 or step == self._steps

@@ -27,9 +27,10 @@ class Meter:
         self._pending: list[Taken] = []
         self._settled = [math.nan, math.nan, math.nan]
         self._sample_ids = torch.empty(0, dtype=torch.int64)
-        self._begin()
+        self.begin()
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
+        """Count steps and seconds from now on."""
         self._since, self._waited = time.perf_counter(), self._stream.stats.waited_s
         self._pairs = self._substituted = 0
 
@@ -61,13 +62,12 @@ class Meter:
                     "optimiser.learning_rate), to go on from the last checkpoint",
                 )
 
-    def row(self, step: int, rate: float, held_out: float | None) -> Row:
-        """Return a row over the steps since the one before; every rank must ask.
+    def row(self, step: int, rate: float) -> Row:
+        """Return a row over the steps since ``begin``; every rank must ask.
 
         Args:
             step: how many are done.
             rate: learning rate of the last.
-            held_out: loss on held-out pairs, where measured now.
 
         Raises:
             TrainingError: a loss is not finite.
@@ -81,7 +81,6 @@ class Meter:
         pairs, substituted, waits = ranks.all_rows(of_ranks).unbind(1)
         rate_of_pairs = float(pairs.sum()) / seconds
         sample_ids = ranks.all_rows(self._sample_ids).numpy()
-        self._begin()
         return Row(
             step=step,
             loss=loss,
@@ -91,7 +90,6 @@ class Meter:
             pairs_per_s=round(rate_of_pairs, 1),
             data_wait=round(float(waits.max()), 4),
             mfu=self._mfu(rate_of_pairs),
-            held_out=held_out,
             substituted=int(substituted.sum()),
             sample_ids=xxhash.xxh3_64_hexdigest(sample_ids.tobytes()),
         )

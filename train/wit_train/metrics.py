@@ -29,10 +29,11 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
         logit_scale: after it.
         learning_rate: of that step.
         grad_norm: of that step, over all weights, before clipping; None where it is not finite.
-        pairs_per_s: since the row before, of all ranks.
+        pairs_per_s: since the row before, of all ranks, but for the time that measuring took.
         data_wait: share of the time since the row before spent waiting for data.
         mfu: model FLOPs utilisation since the row before; None where the device's peak is unknown.
         held_out: loss on held-out pairs after that step.
+        scores: on test sets after that step, by name, such as ``zero_shot_top1``.
         substituted: samples replaced by another of their block, since the row before.
         sample_ids: xxh3-64 hex over the step's sample ids, to compare runs with.
     """
@@ -46,6 +47,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     data_wait: float
     mfu: float | None = None
     held_out: float | None = None
+    scores: dict[str, float] | None = None
     substituted: int
     sample_ids: str
 
@@ -173,11 +175,17 @@ def for_terminal(steps: int, *, as_json: bool = False) -> Shown:
     return Bar(steps) if sys.stderr.isatty() and not as_json else Shown(steps, as_json=as_json)
 
 
+_SHOWN = {"zero_shot_top1": "top-1", "retrieval_text_by_image_r1": "R@1"}
+"""Scores that a terminal shows; R@1 is that of finding a picture's text."""
+
+
 def _figures(row: Row, seconds_left: float) -> str:
     """Return a row in words, what matters most first, since a narrow terminal cuts the end."""
+    scores = row.scores or {}
     parts = [
         f"loss {row.loss:.4f}",
         f"held-out {row.held_out:.4f}" if row.held_out is not None else "",
+        *(f"{word} {scores[name]:.1%}" for name, word in _SHOWN.items() if name in scores),
         f"{_clock(seconds_left)} left",
         f"{row.pairs_per_s:,.0f} pairs/s",
         f"MFU {row.mfu:.0%}" if row.mfu is not None else "",

@@ -16,7 +16,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import distributed
@@ -25,6 +25,8 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from wit_builder.errors import PeerError, TrainingError
+
+T = TypeVar("T")
 
 MAKE_WAY, STOP = 1, 2
 """What ranks agree on: to end for an agent that starts them anew, or for good; the higher wins."""
@@ -75,6 +77,7 @@ class Ranks:
         self._control = control
         self._asked: tuple[Any, torch.Tensor] | None = None
         self._verdict = 0
+        self.gathering: Callable[[], object] = lambda: None
 
     def gather(self, x_BD: torch.Tensor) -> torch.Tensor:
         """Return all ranks' rows [G, D] in rank order; gradients flow back to their owners."""
@@ -95,6 +98,18 @@ class Ranks:
         parts = [torch.empty_like(x) for _ in range(self.world_size)]
         distributed.all_gather(parts, x, group=self._control)
         return torch.cat(parts)
+
+    def gathered(self, own: T) -> list[T]:
+        """Return what every rank gives, in rank order; it is pickled on the way.
+
+        ``gathering`` is called before the wait for the others: for a watch.
+        """
+        self.gathering()
+        if self.world_size == 1:
+            return [own]
+        parts: list[Any] = [None] * self.world_size
+        distributed.all_gather_object(parts, own, group=self._control)
+        return parts
 
     def agreed(self, *, flag: int) -> int:
         """Return the highest flag of any rank at the call before this one: the same on every rank.
@@ -344,6 +359,12 @@ def _tell_who_waits(store: Store, waiting: range, world_size: int, lanes: int) -
 def _device(local_rank: int) -> torch.device:
     if not torch.cuda.is_available():
         return torch.device("cpu")
+    if local_rank >= (count := torch.cuda.device_count()):
+        raise TrainingError(
+            f"{count} GPUs, and this is process {local_rank + 1} of the machine",
+            where=f"LOCAL_RANK={local_rank}",
+            fix="start as many processes as there are GPUs",
+        )
     device = torch.device("cuda", local_rank)
     torch.cuda.set_device(device)
     return device

@@ -1,8 +1,9 @@
 """The weights that a run begins with (``model.init_from``): weights only, of any CLIP of open_clip.
 
-They come from a run of ours, from a file as open_clip's trainer or others write it, or from
-open_clip's list of published weights. Nothing of a file is run: pickles are read as tensors alone,
-and a TorchScript archive, which is a program, only if it is one of those that OpenAI published.
+They come from a run of ours, from a folder that `wit export` wrote, from a file as open_clip's
+trainer or others write it, or from open_clip's list of published weights. Nothing of a file is run:
+pickles are read as tensors alone, and a TorchScript archive, which is a program, only if it is one
+of those that OpenAI published.
 """
 
 from __future__ import annotations
@@ -33,13 +34,16 @@ from open_clip.model import (
 
 from wit_builder import storage
 from wit_builder.errors import CheckpointError, RecipeError
-from wit_train import checkpoint
+from wit_train import checkpoint, exported
 from wit_train.model import MEAN, STD, Spec, first_line
 
 State = dict[str, torch.Tensor]
 
 _SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")
-_KINDS = f"name a run's folder, a checkpoint's JSON, or a file that ends in {', '.join(_SUFFIXES)}"
+_KINDS = (
+    "name a run's folder, a checkpoint's JSON, an exported folder, or a file that ends in "
+    f"{', '.join(_SUFFIXES)}"
+)
 _OPENAIS = {"input_resolution", "context_length", "vocab_size"}
 """Entries that only OpenAI's state dicts have, beside the weights."""
 _QUICK = "-quickgelu"
@@ -67,13 +71,15 @@ def start_from(network: CLIP | CustomTextCLIP, spec: Spec, place: str) -> None:
     Args:
         network: the model, on any device.
         spec: of the model.
-        place: a run's folder or a checkpoint's JSON, local or remote; a file of a state dict,
-            with or without what else open_clip's trainer saves; OpenAI's TorchScript archives;
-            or the tag of weights that open_clip knows for the model, such as "openai", which it
-            downloads. Tags go before places.
+        place: a run's folder or a checkpoint's JSON, local or remote; a folder that `wit export`
+            wrote, or another that open_clip's ``local-dir:`` takes, with or without that prefix;
+            a file of a state dict, with or without what else open_clip's trainer saves; OpenAI's
+            TorchScript archives; or the tag of weights that open_clip knows for the model, such
+            as "openai", which it downloads. Tags go before places.
 
     Raises:
-        RecipeError: other activation than the weights were trained with; no such tag.
+        RecipeError: other activation than the weights were trained with, or pictures that were
+            normalised in another way; no such tag.
         CheckpointError: damaged, no checkpoint, or of another model.
         StorageError: it cannot be read.
     """
@@ -81,6 +87,8 @@ def start_from(network: CLIP | CustomTextCLIP, spec: Spec, place: str) -> None:
         weights = _published(spec, place)
     elif place.endswith(_SUFFIXES):
         weights = _of_file(place)
+    elif place.startswith(exported.PREFIX) or exported.is_exported(place):
+        weights = _of_exported(place.removeprefix(exported.PREFIX))
     else:
         weights = _of_run(place)
     _refuse_other_activation(weights, spec, place)
@@ -111,12 +119,7 @@ def _published(spec: Spec, tag: str) -> Weights:
         )
     expected = Weights({}, bool(known.get("quick_gelu")))
     _refuse_other_activation(expected, spec, tag)
-    if (tuple(known["mean"]), tuple(known["std"])) != (MEAN, STD):
-        raise RecipeError(
-            f"{tag!r} was trained on pictures that were normalised by mean {known['mean']}",
-            where="model.init_from",
-            fix="choose weights that use CLIP's; or name a file, to train them anew for CLIP's",
-        )
+    _refuse_other_pictures(known, tag)
     try:
         path = pretrained.download_pretrained(known)
     except (OSError, RuntimeError, ValueError) as error:
@@ -126,6 +129,24 @@ def _published(spec: Spec, tag: str) -> Weights:
             fix="download them where there is a network, and name the file",
         ) from error
     return expected._replace(state=_of_file(path).state)
+
+
+def _refuse_other_pictures(preprocessing: dict[str, Any], place: str) -> None:
+    mean, std = preprocessing.get("mean", MEAN), preprocessing.get("std", STD)
+    if (tuple(mean), tuple(std)) != (MEAN, STD):
+        raise RecipeError(
+            f"{storage.redact(place)!r} was trained on pictures that were normalised by mean "
+            f"{mean}, std {std}",
+            where="model.init_from",
+            fix="choose weights that use CLIP's; or name a file, to train them anew for CLIP's",
+        )
+
+
+def _of_exported(folder: str) -> Weights:
+    config = exported.read_config(folder)
+    _refuse_other_pictures(config.preprocess_cfg, folder)
+    weights = _of_file(exported.weights_in(folder))
+    return weights._replace(quick_gelu=bool(config.model_cfg.get("quick_gelu")))
 
 
 class _Taker:

@@ -23,6 +23,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from wit_builder.errors import TrainingError
 from wit_train import loss
 from wit_train.config import micro_batch
+from wit_train.precision import precision
 from wit_train.seeds import Purpose, hash_of
 from wit_train.towers import Features
 from wit_train.training import Training
@@ -171,13 +172,6 @@ def refuse_damage(training: Training, step: int) -> None:
             fix="start again with a lower optimiser.learning_rate (and --allow-change "
             "optimiser.learning_rate), to go on from the last checkpoint",
         )
-
-
-def precision(name: str, device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """Return the context in which features are computed: autocast, or nothing for fp32."""
-    if name == "fp32":
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, torch.bfloat16 if name == "bf16" else torch.float16)
 
 
 @contextlib.contextmanager

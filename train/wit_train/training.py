@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import inspect
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -81,7 +82,11 @@ class Training:
 
     def batch_norms(self) -> list[_BatchNorm]:
         """Return the layers that keep statistics of batches."""
-        return [m for m in self.clip.modules() if isinstance(m, _BatchNorm)]
+        return _batch_norms(self.clip)
+
+
+def _batch_norms(network: nn.Module) -> list[_BatchNorm]:
+    return [m for m in network.modules() if isinstance(m, _BatchNorm)]
 
 
 def begin(
@@ -153,6 +158,26 @@ def optimiser_for(clip: nn.Module, settings: OptimiserSection) -> torch.optim.Ad
         eps=settings.eps,
         fused=True,
     )
+
+
+@contextlib.contextmanager
+def as_saved(network: nn.Module, ranks: Ranks) -> Iterator[None]:
+    """Let a model compute as one made of the checkpoint would; then it is as it was before.
+
+    That one is not in training, and has the first rank's statistics of batches. Every rank must
+    enter.
+    """
+    was_training = network.training
+    buffers = [buffer for norm in _batch_norms(network) for buffer in norm.buffers()]
+    own = [buffer.clone() for buffer in buffers]
+    ranks.take_from_first(buffers)
+    network.eval()
+    try:
+        yield
+    finally:
+        network.train(was_training)
+        for buffer, before in zip(buffers, own, strict=True):
+            buffer.copy_(before)
 
 
 def _with_common_statistics(clip: CLIP, ranks: Ranks) -> CLIP:

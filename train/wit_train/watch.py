@@ -51,10 +51,10 @@ _GRACE_S = 20.0
 _NAMED = 8
 """Ranks that are told in full."""
 
-_ALONE = frozenset({"starting", "waiting for data", "checkpoint"})
+_ALONE = frozenset({"starting", "waiting for data", "checkpoint", "evaluation"})
 """What a rank does without the others; all else may be a wait for one of them."""
 
-_BETWEEN_STEPS = frozenset({"checkpoint", "held-out loss"})
+_BETWEEN_STEPS = frozenset({"checkpoint", "held-out loss", "evaluation", "gathering"})
 """What comes after a step's end."""
 
 

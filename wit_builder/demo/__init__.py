@@ -38,10 +38,12 @@ class Size:
     Attributes:
         concepts: how many things the web has pictures of; None for all.
         training: keys of the training recipe to change, as ``--set`` takes them.
+        building: keys of the build's recipe to change, likewise.
     """
 
     concepts: int | None = None
     training: tuple[str, ...] = ()
+    building: tuple[str, ...] = ()
 
 
 FULL = Size()
@@ -71,7 +73,7 @@ def run(out: str, data: str, workers: int | None = None, size: Size = FULL) -> N
     settings = site.Settings(data=data, concepts=size.concepts)
     web = site.plan(settings)
     archives = warc.write_warcs(str(Path(out, "web")), web)
-    _build(out, settings, archives, workers or runners.default_workers())
+    _build(out, settings, archives, workers or runners.default_workers(), size.building)
     shards = storage.join(out, "g0", "shards")
     if verify(shards).faults:
         raise ShardFormatError("the demo's shards are not whole", where=shards, fix="wit verify it")
@@ -80,7 +82,9 @@ def run(out: str, data: str, workers: int | None = None, size: Size = FULL) -> N
     _tell(console, out, _evaluate(out), time.monotonic() - started)
 
 
-def _build(out: str, settings: site.Settings, archives: list[str], workers: int) -> None:
+def _build(
+    out: str, settings: site.Settings, archives: list[str], workers: int, keys: tuple[str, ...]
+) -> None:
     from wit_builder.demo import fetch_data, site
     from wit_builder.demo.web import DemoWeb
 
@@ -93,6 +97,7 @@ def _build(out: str, settings: site.Settings, archives: list[str], workers: int)
         f"queries.wordnet.path={_toml(str(data / fetch_data.WORDNET))}",
         f"queries.wikipedia.dumps={_toml([str(data / fetch_data.EXCERPT)])}",
         f"crawl.sources={_toml(sources)}",
+        *keys,
     ]
     loaded = recipe.load(str(HERE / "recipe.toml"), sections.Recipe, overrides)
     runner = runners.make_runner(workers)
@@ -111,11 +116,13 @@ def _train(out: str, shards: str, size: Size) -> None:
 
 
 def _evaluate(out: str) -> dict[str, Any]:
-    results, test = storage.join(out, "eval.json"), storage.join(out, "test")
-    where = ["--images", test, "--names", storage.join(test, "classes.json"), "--out", results]
+    results, test = storage.join(out, "eval"), storage.join(out, "test")
+    where = ["--images", test, "--out", results]
     templates = [part for t in TEMPLATES for part in ("--template", t)]
     _wit("eval", storage.join(out, "model"), *where, *templates, "--json", quiet=True)
-    found: dict[str, Any] = msgspec.json.decode(storage.read_bytes(results))
+    found: dict[str, Any] = msgspec.json.decode(
+        storage.read_bytes(storage.join(results, "results.json"))
+    )
     return found
 
 
@@ -163,6 +170,8 @@ def _tell(console: Console, out: str, results: dict[str, Any], seconds: float) -
     report = Path(out, "report", "index.html").resolve()
     console.print(f"shards  {storage.join(out, 'g0', 'shards')}")
     console.print(f"model   {storage.join(out, 'model')}")
-    console.print(f"report  {report}")
-    console.print(f"        open it in a browser: file://{report}", soft_wrap=True)
+    named = Path(out, "eval", "index.html").resolve()
+    console.print("open in a browser, what was gathered and what was learned:")
+    for page in (report, named):
+        console.print(f"        file://{page}", soft_wrap=True)
     console.print(f"done in {seconds:.0f} s; try: wit show {out} dog")
