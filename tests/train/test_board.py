@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
 import sys
 from pathlib import Path
 
@@ -36,16 +37,27 @@ def show(out: str, start: int, rows: range, loss: float) -> None:
 
 
 def test_tensorboard_shows_every_figure_that_was_measured(tmp_path: Path):
-    """A held-out loss only where there is one; no tensorflow is imported, nor torch's writer."""
+    """A held-out loss only where there is one."""
     boards = Boards(str(tmp_path), TENSORBOARD, NO_RECIPE)
     boards.add(row(10, loss=2.5, grad_norm=0.5))
-    boards.add(row(20, loss=1.5, held_out=1.75))
+    boards.add(row(20, loss=1.5, held_out=1.75, scores={"zero_shot_top1": 0.5}))
     found = curves(tmp_path)  # while the run goes on
     assert found["loss"] == [(10, 2.5), (20, 1.5)]
     assert (found["held_out"], found["grad_norm"]) == ([(20, 1.75)], [(10, 0.5)])
+    assert found["scores/zero_shot_top1"] == [(20, 0.5)]
     assert {"pairs_per_s", "data_wait", "logit_scale", "learning_rate"} < set(found)
     assert not {"mfu", "sample_ids", "step"} & set(found)
-    assert not {"tensorflow", "torch.utils.tensorboard"} & set(sys.modules)
+
+
+def test_tensorboard_is_written_without_tensorflow(tmp_path: Path):
+    """Nor with torch's writer; in a process of its own, for other tests may have imported them."""
+    code = (
+        "import sys; from wit_train.board import Boards; from wit_train.config import LogSection\n"
+        f"Boards({str(tmp_path)!r}, LogSection(), {{}}).close()\n"
+        "assert 'tensorboard' in sys.modules\n"
+        "assert not {'tensorflow', 'torch.utils.tensorboard'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 def test_steps_that_are_taken_again_are_shown_once(tmp_path: Path):

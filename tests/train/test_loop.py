@@ -17,7 +17,7 @@ import torch
 from wit_builder import recipe as recipes
 from wit_builder.errors import CheckpointError, RecipeError, StorageError, TrainingError
 from wit_builder.shards import removal
-from wit_train import checkpoint, commands, evaluate, loop, metrics
+from wit_train import checkpoint, commands, loop, metrics, trained
 from wit_train.config import ModelSection, TrainRecipe
 from wit_train.step import train_step
 
@@ -183,7 +183,7 @@ def test_what_is_allowed_to_change_does(
     decaying, others = state["optimiser"]["param_groups"]
     assert (decaying["weight_decay"], others["weight_decay"]) == (0.5, 0.0)
     assert (decaying["betas"], decaying["eps"]) == ((0.8, 0.98), 1e-7)
-    expected = evaluate.load(out).network.state_dict()
+    expected = trained.load(out).network.state_dict()
     assert all(torch.equal(state["ema"][name], expected[name]) for name in expected)
 
 
@@ -200,7 +200,8 @@ def test_another_name_for_the_same_model_is_no_change(recipe_file: Path, tmp_pat
 def test_secrets_are_refused_wherever_they_stand(recipe_file: Path, tmp_path: Path):
     """Before the recipe is written anywhere, also in keys that the run would not read."""
     out = tmp_path / "run"
-    for key in ("model.init_from", "model.file", "pace.cache", "held_out.shards"):
+    keys = ("model.init_from", "model.file", "pace.cache", "held_out.shards", "evaluation.images")
+    for key in (*keys, "evaluation.names", "evaluation.templates", "evaluation.pairs"):
         with pytest.raises(StorageError, match="credentials") as caught:
             loop.train(load(recipe_file, f"{key}=s3://user:secret@bucket/x"), str(out))
         assert "secret" not in str(caught.value)
@@ -235,7 +236,7 @@ def test_the_average_of_the_weights_is_what_is_measured(recipe_file: Path, tmp_p
     for kind in ("json", "pt"):
         (broken / f"checkpoints/step-00000010.{kind}").unlink()
     loop.train(load(recipe_file, *options), str(broken))
-    ours, theirs = (evaluate.load(str(out)).network.state_dict() for out in (whole, broken))
+    ours, theirs = (trained.load(str(out)).network.state_dict() for out in (whole, broken))
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     last = torch.load(whole / "checkpoints/step-00000010.pt", weights_only=True)["model"]
     assert not torch.equal(ours["visual.proj"], last["visual.proj"])
@@ -295,13 +296,13 @@ def test_a_loss_that_is_not_finite_stops_the_run(recipe_file: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("override", "names"),
     [
-        ("steps=0", "one of epochs and steps"),
-        ("epochs=1", "one of epochs and steps"),
+        ("steps=0", "epochs.* and steps"),
+        ("epochs=1", "epochs.* and steps"),
         ("model.name=ViT-B-33", "did you mean 'ViT-B-32'"),
         ("data.batch_sise=4", "did you mean 'batch_size'"),
         ("data.lanes=3", "lanes do not divide"),
         ("data.batch_size=80", "70 samples"),
-        ("epochs=inf", "one of epochs and steps"),
+        ("epochs=inf", "epochs.* and steps"),
         ("model.config.vision_cfg.patch_size=64", "cannot be run"),
         ("data.augment.gray=2", "gray"),
     ],

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch._inductor import config as inductor
 from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
 from tests.train.tiny import TINY, a_batch, recipe_of
@@ -136,6 +137,8 @@ def test_batch_statistics_by_parts_are_warned_of(capsys: pytest.CaptureFixture[s
 def test_compiled_towers_compute_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """And what the compiler made is kept in the run's folder, unless the user named another."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", default_cache_dir())
+    # it would compile a dozen programs to see what the processor can do
+    monkeypatch.setattr(inductor.cpp, "vec_isa_ok", False)
     steps = []
     for compiled in ("off", "on"):
         recipe = recipe_of({"step.compile": compiled})

@@ -81,6 +81,8 @@ def test_in_one_step_what_a_rank_does_alone_is_behind_what_needs_the_others():
     """However many phases each has counted: rank 0 counts its checkpoints."""
     reports = {0: at(9, 2, "waiting for data"), 1: at(9, 2, "features")}
     assert "stuck: rank 0 (" in str(watch.verdict(reports, 1, 2, NOW))
+    reports = {0: at(9, 9, "evaluation"), 1: at(9, 8, "gathering")}
+    assert "stuck: rank 0 (" in str(watch.verdict(reports, 1, 2, NOW))
     reports = {0: at(9, 3, "waiting for data"), 1: at(9, 2, "features")}
     assert "stuck: rank 0 (" in str(watch.verdict(reports, 1, 2, NOW))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,12 +10,17 @@ import pytest
 import torch
 from open_clip.loss import ClipLoss, SigLipLoss
 
+from tests.train.conftest import MakeShards, jpeg
 from tests.train.many_ranks import over_ranks
 from tests.train.tiny import PAIRS, TINY, a_batch, recipe_of
 from wit_train import model, ranks, training
+from wit_train.evaluate import sets
+from wit_train.evaluate.in_training import Evaluation
+from wit_train.evaluate.zero_shot import zero_shot
 from wit_train.seeds import Purpose, hash_of
 from wit_train.step import train_step
 from wit_train.towers import Features, Towers
+from wit_train.trained import of_network
 
 SIGLIP = {"loss.kind": "siglip", "loss.initial_logit_scale": 10.0, "loss.initial_logit_bias": -10.0}
 RATE = 1e-3
@@ -129,6 +135,40 @@ def test_statistics_of_batches_move_once_a_step():
         torch.testing.assert_close(ours.running_mean, theirs.running_mean)
         torch.testing.assert_close(ours.running_var, theirs.running_var)
         assert ours.momentum == theirs.momentum == 0.1
+
+
+def scored(images: str, pairs: str) -> tuple[dict[str, float], list[int]]:
+    """Return this rank's scores of first weights, and the pictures that were looked at."""
+    config = {**TINY, "vision_cfg": {"layers": [1, 1, 1, 1], "width": 8, "image_size": 64}}
+    recipe = recipe_of(
+        {"model.config": config, "evaluation.images": images, "evaluation.pairs": pairs}
+    )
+    spec = model.spec_of(recipe.model)
+    with ranks.joined(4, 60) as own:
+        assert own
+        made = training.begin(recipe, spec, own)
+        moved = made.batch_norms()[0].running_mean
+        assert moved is not None
+        moved += own.rank
+        embedding = of_network(made.clip, spec, "tiny", own.device, "fp32")
+        test = sets.opened(images)
+        seen = zero_shot(embedding, test, ["{}"], own, cached=False).predictions["index"]
+        scores = Evaluation(recipe, spec).scores(made)
+        assert (moved == own.rank).all()
+    return scores, seen.to_pylist()
+
+
+def test_scores_on_test_sets_are_those_of_one_process(tmp_path: Path, make_shards: MakeShards):
+    """Every picture is looked at once; a ResNet's statistics are the first rank's, for a while."""
+    for number in range(21):
+        place = tmp_path / f"class {number % 3}/{number:02}.jpg"
+        place.parent.mkdir(exist_ok=True)
+        place.write_bytes(jpeg(number))
+    arguments = str(tmp_path), make_shards(30)
+    alone = scored(*arguments)
+    assert alone[1] == list(range(21))
+    assert len(alone[0]) == 2 + 6
+    assert over_ranks(2, scored, *arguments) == [alone, alone]
 
 
 def test_ranks_tell_each_other():
