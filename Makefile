@@ -14,7 +14,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # what the scripts of benchmarks/ share: inputs, servers, peers, meters
 NOT_BENCHMARKS := $(addprefix benchmarks/,wiki_% web_% fetch_server% s3_% stream_meter% stream_ours% stream_peers% \
   stream_shards% stream_s3_clients% train_meter% train_turns% train_ours% train_peer% train_profile% \
-  learning_pictures% learning_split%)
+  learning_pictures% learning_split% evaluate_inputs% evaluate_command% clip_benchmark_cli%)
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -48,7 +48,7 @@ demo: setup data ## Build a data set from a small web, train a CLIP on it, and s
 	@$(BIN)/wit demo --data $(DATA)
 
 test: setup data browser check ## Run every check and test
-	@$(BIN)/python -m pytest -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: setup ## Layers, types, lint, format
 	@$(BIN)/ruff check --quiet .

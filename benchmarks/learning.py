@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,6 +40,8 @@ from wit_builder.queries import wordnet
 from wit_builder.shards.layout import DATASET
 from wit_builder.text import normalise_column
 from wit_train.commands import need_torch
+from wit_train.evaluate.item import Item, TestSet
+from wit_train.evaluate.results import Result
 
 KINDS = ("balanced", "unbalanced")
 EVERY_STEPS = 40
@@ -91,6 +93,25 @@ class Naming(NamedTuple):
     targets: list[int]
     classes: list[str]
     along_the_curve: bool = False
+
+
+class Named(TestSet):
+    """The pictures of a naming."""
+
+    def __init__(self, naming: Naming) -> None:
+        super().__init__(naming.name, naming.classes)
+        self._naming = naming
+
+    def items(self, rank: int = 0, world_size: int = 1) -> Iterator[Item]:
+        """Yield every picture of a rank."""
+        pictures = zip(self._naming.places, self._naming.targets, strict=True)
+        for i, (place, target) in enumerate(pictures):
+            if i % world_size == rank:
+                yield Item(i, place, Path(place).read_bytes, target)
+
+    def pictures(self, indices: Collection[int]) -> dict[int, bytes]:
+        """Return some."""
+        return {i: Path(self._naming.places[i]).read_bytes() for i in indices}
 
 
 class Measured(msgspec.Struct, frozen=True):
@@ -225,22 +246,30 @@ class Run(NamedTuple):
 def _scores(
     place: str, asked: Sequence[Naming], captioned: dict[str, str], *, is_last: bool
 ) -> Scores:
-    from wit_train import evaluate  # noqa: PLC0415 - it imports torch, in this process only
-    from wit_train.labels import Labelled  # noqa: PLC0415 - beside it
+    from wit_train import trained  # noqa: PLC0415 - it imports torch, in this process only
+    from wit_train.evaluate.retrieval import retrieval, sides  # noqa: PLC0415 - beside it
+    from wit_train.evaluate.sets import opened  # noqa: PLC0415 - beside it
+    from wit_train.evaluate.zero_shot import zero_shot  # noqa: PLC0415 - beside it
 
-    judged = evaluate.load(place)
+    judged = trained.load(place)
     found: Scores = {}
     for test in asked:
         if is_last or test.along_the_curve:
-            labelled = Labelled(test.places, test.targets, test.classes)
-            result = evaluate.zero_shot(judged, labelled, ["{}"])
-            for k, score in result.scores.items():
-                found[f"{test.name} {k}"] = Measured(score.value, score.chance, result.pictures)
+            result = zero_shot(judged, Named(test), ["{}"], cached=False).result
+            found |= _measured(test.name, result)
     for name, shards in captioned.items() if is_last else ():
-        result = evaluate.retrieval(judged, shards)
-        for k, score in result.scores.items():
-            found[f"{name} {k}"] = Measured(score.value, score.chance, result.pictures)
+        pairs = opened(shards, captions=True)
+        found |= _measured(name, retrieval(sides(judged, pairs), pairs))
     return found
+
+
+def _measured(name: str, result: Result) -> Scores:
+    """Return the scores of a test whose chance is known; all of these are."""
+    return {
+        f"{name} {score}": Measured(one.value, one.chance, result.pictures)
+        for score, one in result.scores.items()
+        if one.chance is not None
+    }
 
 
 # --- printing --------------------------------------------------------------

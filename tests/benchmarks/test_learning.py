@@ -197,3 +197,8 @@ def test_pictures_are_named_among_their_own_names(rows, made, tmp_path):
     )
     assert len(asked["new concepts, lines"].classes) == len(made.held_out)
     assert len(asked["fluent, all variants"].places) == 2 * len(made.trained)
+    items = list(learning.Named(fluent).items())
+    assert [item.target for item in items] == fluent.targets
+    bodies = {row["jpeg"] for row in rows if row["style"] == "fluent"}
+    assert {item.read() for item in items} <= bodies
+    assert learning.Named(fluent).pictures([2]) == {2: items[2].read()}
