@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +24,13 @@ BUCKET = "wit-tests"
 # Kernels compile on first use and machines differ: time is never asserted.
 hypothesis.settings.register_profile("house", deadline=None)
 hypothesis.settings.load_profile("house")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put files with slow tests first, then those with many: two workers shall end together."""
+    counts = Counter(item.path for item in items)
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: (item.path not in slow, -counts[item.path]))
 
 
 @pytest.fixture(scope="session")
@@ -54,6 +62,14 @@ def small_web(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     place = write_recipe(tmp_path_factory.mktemp("web"), site.plan(settings))
     with DemoWeb(settings) as web:
         yield SmallWeb(place, web)
+
+
+@pytest.fixture(scope="session")
+def small_run(small_web: SmallWeb, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished build of the small web, by one worker, that nothing disturbed; read only."""
+    root = tmp_path_factory.mktemp("small")
+    small_web.build(str(root))
+    return root
 
 
 @pytest.fixture(scope="session")

@@ -26,7 +26,7 @@ custom = ["queries.txt"]
 cap_per_query = {cap}
 
 [fetch]
-deadline_s = 8.0
+deadline_s = 3.0
 per_domain_interval_s = 0.0
 max_body_bytes = 1_000_000
 part_s = 0.5

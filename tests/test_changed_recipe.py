@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -17,47 +18,61 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def web(small_web: SmallWeb, tmp_path: Path) -> SmallWeb:
-    """The small web, with a recipe and a query list of this test's own."""
-    own = shutil.copytree(Path(small_web.recipe).parent, tmp_path / "web")
-    return SmallWeb(str(own / "recipe.toml"), small_web.web)
+def web(small_web: SmallWeb, tmp_path: Path) -> Web:
+    """The small web, with a query list of this test's own."""
+    place = Path(small_web.recipe)
+    return Web(small_web, Path(shutil.copy(place.with_name("queries.txt"), tmp_path)))
 
 
-def build(web: SmallWeb, root: Path, *overrides: str) -> None:
-    recipe = recipes.read(web.recipe, overrides)
-    pipeline.Build(recipe, units.Run(str(root)), web.loopback)()
+@pytest.fixture
+def changed(small_run: Path, tmp_path: Path) -> Path:
+    """The folder of a run that is finished, and will be started under another recipe."""
+    return Path(shutil.copytree(small_run, tmp_path / "changed"))
 
 
-def rewrite(web: SmallWeb, old: str, new: str) -> None:
-    queries = Path(web.recipe).parent / "queries.txt"
-    queries.write_text(queries.read_text().replace(old, new))
+class Web(NamedTuple):
+    """The small web, and the query list that builds of it take."""
+
+    small: SmallWeb
+    queries: Path
 
 
-def test_a_query_put_first_renumbers_what_is_fetched_already(web: SmallWeb, tmp_path: Path) -> None:
+def build(web: Web, root: Path, *overrides: str) -> None:
+    recipe = recipes.read(web.small.recipe, [f'queries.custom=["{web.queries}"]', *overrides])
+    pipeline.Build(recipe, units.Run(str(root)), web.small.loopback)()
+
+
+def rewrite(web: Web, old: str, new: str) -> None:
+    web.queries.write_text(web.queries.read_text().replace(old, new))
+
+
+def test_a_query_put_first_renumbers_what_is_fetched_already(
+    web: Web, changed: Path, tmp_path: Path
+) -> None:
     """Pictures are not asked for again, and carry the ids of the new list."""
-    build(web, tmp_path / "changed")
     rewrite(web, "drawing", "never heard of\ndrawing")
-    build(web, tmp_path / "changed")
+    build(web, changed)
     build(web, tmp_path / "fresh")
-    assert shards_of(str(tmp_path / "changed")) == shards_of(str(tmp_path / "fresh"))
+    assert shards_of(str(changed)) == shards_of(str(tmp_path / "fresh"))
 
 
-def test_a_query_that_draws_the_same_under_another_name(web: SmallWeb, tmp_path: Path) -> None:
+def test_a_query_that_draws_the_same_under_another_name(
+    web: Web, changed: Path, tmp_path: Path
+) -> None:
     """What the shards say of their queries follows, though the same pairs are kept."""
     rewrite(web, "picture", "zebra crossing\na picture")
-    build(web, tmp_path / "changed", "balance.cap_per_query=1000")
+    build(web, changed, "balance.cap_per_query=1000")
     rewrite(web, "zebra crossing\na picture", "zebra crossing\na picture of")
-    build(web, tmp_path / "changed", "balance.cap_per_query=1000")
+    build(web, changed, "balance.cap_per_query=1000")
     build(web, tmp_path / "fresh", "balance.cap_per_query=1000")
-    assert shards_of(str(tmp_path / "changed")) == shards_of(str(tmp_path / "fresh"))
+    assert shards_of(str(changed)) == shards_of(str(tmp_path / "fresh"))
 
 
 def test_what_killed_units_left_is_not_read_under_another_recipe(
-    web: SmallWeb, tmp_path: Path
+    web: Web, changed: Path, tmp_path: Path
 ) -> None:
     """Tables and shards without a marker go; a file of the user's own stays."""
-    root = tmp_path / "changed"
-    build(web, root)
+    root = changed
     for stage, unit in (("fetch-r1", "*"), ("dedup", "00002"), ("pack", "000001")):
         for marker in (root / "units" / "g0" / stage).glob(f"{unit}.json"):
             marker.unlink()
@@ -76,17 +91,17 @@ def test_what_killed_units_left_is_not_read_under_another_recipe(
     assert reports[0] == reports[1]
 
 
-def test_nothing_kept_is_said_in_one_line(web: SmallWeb, tmp_path: Path) -> None:
+def test_nothing_kept_is_said_in_one_line(web: Web, tmp_path: Path) -> None:
     """A list that matches nothing is not blamed on the shards."""
-    (Path(web.recipe).parent / "queries.txt").write_text("qqqqq")
+    web.queries.write_text("qqqqq")
     with pytest.raises(QueryListError, match=r"no pair was kept.*->"):
         build(web, tmp_path / "run")
 
 
-def test_two_builds_do_not_work_in_one_folder(web: SmallWeb, tmp_path: Path) -> None:
+def test_two_builds_do_not_work_in_one_folder(small_web: SmallWeb, tmp_path: Path) -> None:
     """The second is refused as long as the first is at work, and no longer."""
     root = str(tmp_path / "run")
-    recipe = recipes.read(web.recipe)
+    recipe = recipes.read(small_web.recipe)
     with lock.alone(root), pytest.raises(StorageError, match="another wit is at work"):
-        pipeline.Build(recipe, units.Run(root), web.loopback)("queries")
-    pipeline.Build(recipe, units.Run(root), web.loopback)("queries")
+        pipeline.Build(recipe, units.Run(root), small_web.loopback)("queries")
+    pipeline.Build(recipe, units.Run(root), small_web.loopback)("queries")

@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -167,7 +168,7 @@ def a_small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_is_named_and_the_build_goes_on_with_more_space(
-    small_web: SmallWeb, small_disk: Path, tmp_path: Path
+    small_web: SmallWeb, small_run: Path, small_disk: Path
 ) -> None:
     """Exit 1 with one line; nothing half-written; with room, the shards of an undisturbed build."""
     command = [sys.executable, "-m", "wit_builder", *small_web.command(str(small_disk))]
@@ -179,8 +180,7 @@ def test_a_full_disk_is_named_and_the_build_goes_on_with_more_space(
     subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
     again = subprocess.run(command, capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stderr
-    small_web.build(str(tmp_path / "undisturbed"))
-    assert shards_of(str(small_disk)) == shards_of(str(tmp_path / "undisturbed"))
+    assert shards_of(str(small_disk)) == shards_of(str(small_run))
 
 
 def test_verify_names_file_member_and_byte_of_a_flipped_byte(wit: Ask, tmp_path: Path) -> None:
@@ -208,10 +208,9 @@ def test_verify_says_which_member(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert said.strip().splitlines()[-1].startswith("wit: ")
 
 
-def test_show_and_queries_show_tell_of_a_query(small_web: SmallWeb, tmp_path: Path) -> None:
+def test_show_and_queries_show_tell_of_a_query(small_run: Path, tmp_path: Path) -> None:
     """A built run can be asked about its queries."""
-    root = str(tmp_path)
-    small_web.build(root)
+    root = str(shutil.copytree(small_run, tmp_path / "run"))
     for arguments in (["show", root, "drawing"], ["queries", "show", root, "drawing"]):
         command = [sys.executable, "-m", "wit_builder", *arguments]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -229,11 +228,10 @@ def test_show_and_queries_show_tell_of_a_query(small_web: SmallWeb, tmp_path: Pa
 
 
 def test_a_report_builds_nothing(
-    small_web: SmallWeb, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    small_web: SmallWeb, small_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It takes no settings, and does no unit that a build has left undone."""
-    root = str(tmp_path / "run")
-    small_web.build(root)
+    root = str(shutil.copytree(small_run, tmp_path / "run"))
     loopback = small_web.command(root)[-2:]
     assert cli.status(["report", root, *loopback, "--set", "balance.cap_per_query=1"]) == 1
     assert "leave --set out" in capsys.readouterr().err

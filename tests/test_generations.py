@@ -114,10 +114,9 @@ def test_a_damaged_list_of_generations_is_an_error(tmp_path: Path) -> None:
         of_run(tmp_path, "a")
 
 
-def lists_of_pictures(small_web: SmallWeb, folder: Path) -> list[str]:
+def lists_of_pictures(small_run: Path, folder: Path) -> list[str]:
     """Write two lists of pictures that the small web has, some of them in both."""
-    small_web.build(str(folder / "whole"), until="fetch")
-    tables = sorted((folder / "whole" / "g0" / "images").rglob("*.parquet"))
+    tables = sorted((small_run / "g0" / "images").rglob("*.parquet"))
     rows = pa.concat_tables([storage.read_parquet(str(p)) for p in tables])
     alive = rows.filter(pc.equal(rows["outcome"], "alive")).sort_by("uid").select(["url", "text"])
     half = alive.num_rows // 2
@@ -155,9 +154,9 @@ def urls_asked_for(root: Path, generation: str) -> list[str]:
     return sorted({row["url"] for row in rows})
 
 
-def test_a_later_archive(small_web: SmallWeb, tmp_path: Path) -> None:
+def test_a_later_archive(small_web: SmallWeb, small_run: Path, tmp_path: Path) -> None:
     """What it adds stands in shards of its own, within the cap, and nothing is asked for twice."""
-    root, places = tmp_path / "run", lists_of_pictures(small_web, tmp_path)
+    root, places = tmp_path / "run", lists_of_pictures(small_run, tmp_path)
 
     def build(lists: int) -> None:
         run = units.Run(str(root))
@@ -192,9 +191,11 @@ def test_a_later_archive(small_web: SmallWeb, tmp_path: Path) -> None:
     assert {p: p.stat().st_mtime_ns for p in (root / "units").rglob("*.json")} == markers
 
 
-def test_all_of_it_is_drawn_or_packed_anew(small_web: SmallWeb, tmp_path: Path) -> None:
+def test_all_of_it_is_drawn_or_packed_anew(
+    small_web: SmallWeb, small_run: Path, tmp_path: Path
+) -> None:
     """Rebalanced and full shards hold all generations' pairs, and no picture is asked for again."""
-    root, places = tmp_path / "run", lists_of_pictures(small_web, tmp_path)
+    root, places = tmp_path / "run", lists_of_pictures(small_run, tmp_path)
 
     def build(lists: int, whole: generations.Whole = "") -> None:
         run = units.Run(str(root))
@@ -266,9 +267,11 @@ def test_what_was_fetched_is_not_made_whole(tmp_path: Path) -> None:
     assert [members.whole for members in made] == ["", "", "balance"]
 
 
-def test_superseded_shards_may_be_removed(small_web: SmallWeb, tmp_path: Path) -> None:
+def test_superseded_shards_may_be_removed(
+    small_web: SmallWeb, small_run: Path, tmp_path: Path
+) -> None:
     """After a full pack, earlier shards that were removed are not packed again."""
-    root, places = tmp_path / "run", lists_of_pictures(small_web, tmp_path)
+    root, places = tmp_path / "run", lists_of_pictures(small_run, tmp_path)
     for lists, whole in ((1, ""), (2, ""), (2, "pack")):
         run = units.Run(str(root))
         recipe_of_lists = with_lists(small_web, places[:lists])

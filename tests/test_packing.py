@@ -29,9 +29,10 @@ _UNIT_BYTES, _MAX_SLICES = 60_000, 3
 
 
 @pytest.fixture(scope="module")
-def built(small_web: SmallWeb, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished build by one map unit and one exchange; read only."""
-    root = tmp_path_factory.mktemp("built")
+def built(small_web: SmallWeb, small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run without a report, packed by one map unit and one exchange; read only."""
+    root = tmp_path_factory.mktemp("built") / "run"
+    shutil.copytree(small_run, root, ignore=shutil.ignore_patterns("report", "pack*", "shards"))
     build(small_web, root)
     return root
 

@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,11 +29,9 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def built(small_web: SmallWeb, tmp_path_factory: pytest.TempPathFactory) -> str:
+def built(small_run: Path) -> str:
     """A build that nothing disturbed, by one worker."""
-    root = str(tmp_path_factory.mktemp("built"))
-    small_web.build(root)
-    return root
+    return str(small_run)
 
 
 def table(root: str, *folders: str) -> pa.Table:
@@ -202,18 +201,17 @@ def test_an_interrupted_build_says_so_and_goes_on(
 
 
 def test_a_smaller_recipe_leaves_nothing_of_a_larger_one(
-    small_web: SmallWeb, tmp_path: Path
+    built: str, small_web: SmallWeb, tmp_path: Path
 ) -> None:
     """Building again with fewer buckets and bigger shards leaves no file of the first build."""
     from wit_builder import pipeline, units
 
-    run = units.Run(str(tmp_path))
-    small_web.build(str(tmp_path))
+    root = Path(shutil.copytree(built, tmp_path / "run"))
     smaller = recipes.read(small_web.recipe, ["buckets=1", "pack.samples_per_shard=1000"])
-    pipeline.Build(smaller, run, small_web.loopback)()
-    assert len(storage.list_files(str(tmp_path / "g0" / "matched"))) == 1
-    assert len(storage.list_files(str(tmp_path / "g0" / "shards"), ".tar")) == 1
-    assert not verify(str(tmp_path / "g0" / "shards")).faults
+    pipeline.Build(smaller, units.Run(str(root)), small_web.loopback)()
+    assert len(storage.list_files(str(root / "g0" / "matched"))) == 1
+    assert len(storage.list_files(str(root / "g0" / "shards"), ".tar")) == 1
+    assert not verify(str(root / "g0" / "shards")).faults
 
 
 def test_ray_gives_the_same_bytes(built: str, small_web: SmallWeb, tmp_path: Path) -> None:

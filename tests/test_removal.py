@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+import s3fs
 
 from tests.small_web import SmallWeb, shards_of
 from tests.test_generations import lists_of_pictures, with_lists
@@ -32,18 +33,10 @@ from wit_builder.web.client import Client
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def built(small_web: SmallWeb, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished build; read only."""
-    root = tmp_path_factory.mktemp("built")
-    small_web.build(str(root))
-    return root
-
-
 @pytest.fixture
-def run(built: Path, tmp_path: Path) -> Path:
-    """A copy of it."""
-    return Path(shutil.copytree(built, tmp_path / "run"))
+def run(small_run: Path, tmp_path: Path) -> Path:
+    """A copy of a finished build."""
+    return Path(shutil.copytree(small_run, tmp_path / "run"))
 
 
 def build(small_web: SmallWeb, root: Path, *overrides: str, whole: Any = "") -> None:
@@ -225,9 +218,9 @@ def test_a_lost_shard_is_packed_with_all_others(run: Path, small_web: SmallWeb) 
     assert Dataset.open(str(run / "g0/shards")).info.samples == len(kept(run))
 
 
-def test_generations(small_web: SmallWeb, tmp_path: Path) -> None:
+def test_generations(small_web: SmallWeb, small_run: Path, tmp_path: Path) -> None:
     """Later archives, and all packed or drawn anew, leave out what was removed before."""
-    root, places = tmp_path / "run", lists_of_pictures(small_web, tmp_path)
+    root, places = tmp_path / "run", lists_of_pictures(small_run, tmp_path)
 
     def add(lists: int, whole: Any = "") -> None:
         recipe = with_lists(small_web, places[:lists])
@@ -325,10 +318,10 @@ def test_half_packed_shards_with_a_removed_pair_go(run: Path, small_web: SmallWe
     assert verify(str(run / "g0/shards")).ok
 
 
-def test_a_data_set_without_its_run(built: Path, tmp_path: Path) -> None:
+def test_a_data_set_without_its_run(small_run: Path, tmp_path: Path) -> None:
     """By what its samples tell: URL, host, sha256, uid."""
-    alone = Path(shutil.copytree(built / "g0/shards", tmp_path / "alone"))
-    one, two, three = kept(built)[1:4]
+    alone = Path(shutil.copytree(small_run / "g0/shards", tmp_path / "alone"))
+    one, two, three = kept(small_run)[1:4]
     wanted = [entry("url", one["url"]), entry("sha256", two["sha256"])]
     wanted.append(entry("uid", three["uid"].hex()))
     dry = removal.remove(str(alone), wanted, dry_run=True)
@@ -340,7 +333,7 @@ def test_a_data_set_without_its_run(built: Path, tmp_path: Path) -> None:
         0, 0, unmatched=tuple(wanted), notes=(note,)
     )
     assert verify(str(alone)).ok
-    host = kept(built)[6]["url"].split("/")[2]
+    host = kept(small_run)[6]["url"].split("/")[2]
     done = removal.remove(str(alone), [entry("host", host)])
     assert done.samples > 0
     assert f"redirected to {host} are not found" in done.notes[0]
@@ -423,10 +416,10 @@ def test_what_is_not_there_is_named(
 
 
 def test_what_a_data_set_does_not_tell_is_said(
-    built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    small_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A host of redirects cannot be found in shards alone: a note in JSON and on stderr."""
-    alone = Path(shutil.copytree(built / "g0/shards", tmp_path / "alone"))
+    alone = Path(shutil.copytree(small_run / "g0/shards", tmp_path / "alone"))
     command = ["remove", str(alone), "--host", "nowhere.example"]
     assert cli.status(command) == 0
     said = capsys.readouterr()
@@ -444,9 +437,11 @@ def test_nothing_to_remove_is_said(run: Path) -> None:
 
 
 @pytest.mark.s3
-def test_a_run_in_a_bucket(small_web: SmallWeb, s3_folder: str) -> None:
+def test_a_run_in_a_bucket(small_web: SmallWeb, small_run: Path, s3_folder: str) -> None:
     """On a real S3 server a pair goes as it does on disk."""
-    small_web.build(s3_folder)
+    # a build in a bucket has the same bytes: see test_pipeline
+    bucket = s3fs.S3FileSystem()
+    bucket.put(f"{small_run}/", f"{s3_folder}/", recursive=True)
     images = storage.list_files(f"{s3_folder}/g0/images/r0", ".parquet")
     rows = pa.concat_tables([storage.read_parquet(url) for url in images]).to_pylist()
     url = next(row["url"] for row in rows if row["outcome"] == "alive")
@@ -456,8 +451,18 @@ def test_a_run_in_a_bucket(small_web: SmallWeb, s3_folder: str) -> None:
     assert url not in {row["url"] for row in rows}
     assert verify(f"{s3_folder}/g0/shards").ok
     shards = shards_of(s3_folder)
+    markers = _written(bucket, f"{s3_folder}/units/g0")
     small_web.build(s3_folder)
     assert shards_of(s3_folder) == shards
+    assert _written(bucket, f"{s3_folder}/units/g0") == markers
+
+
+def _written(bucket: s3fs.S3FileSystem, folder: str) -> dict[str, object]:
+    """Return when each object below a folder was written."""
+    bucket.invalidate_cache()
+    found = bucket.find(folder, detail=True)
+    assert len(found) > 100
+    return {name: about["LastModified"] for name, about in found.items()}
 
 
 def test_pages_that_a_crawl_remembers_lose_the_picture(run: Path) -> None:

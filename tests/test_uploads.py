@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import botocore.retryhandler
 import pytest
 
 from wit_builder import storage, uploads
@@ -58,6 +60,8 @@ def test_a_part_that_changes_on_its_way_is_refused(
         return sent | {"Body": b"?" + sent["Body"][1:]} if start else sent
 
     monkeypatch.setattr(uploads, "_body", damaged)
+    # it sends a refused part four times more, without the seconds in between that it draws
+    monkeypatch.setattr(botocore.retryhandler, "random", SimpleNamespace(random=lambda: 0.0))
     with pytest.raises(StorageError, match="cannot write"):
         publish(f"{s3_folder}/x", os.urandom(3 * part_bytes))
     assert not storage.exists(f"{s3_folder}/x")
