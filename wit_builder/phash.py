@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import functools
 import math
+from typing import Any
 
+import cv2
 import numba
 import numpy as np
 import numpy.typing as npt
-import scipy.fft
+import scipy.fftpack
 
 _Pixels = npt.NDArray[np.uint8]
 _Ints = npt.NDArray[np.int32]
@@ -34,17 +36,15 @@ def phash(pixels: _Pixels) -> str | None:
     """
     height, width = pixels.shape[:2]
     if sideways := height > max(_SIDE, 2 * width - _SIDE):
-        pixels, width, height = pixels.swapaxes(0, 1), height, width
+        turned: Any = cv2.transpose(pixels)  # a tenth of what a copy by numpy takes
+        pixels, width, height = turned.reshape(width, height, -1), height, width
     small = np.empty((_SIDE, _SIDE), np.float64)
     weights = *_weights(width), *_weights(height)
     if not _scale(np.ascontiguousarray(pixels), *weights, small):
         return None
     if sideways:
         small = small.T
-    frequencies = scipy.fft.dct(scipy.fft.dct(small, axis=0), axis=1)[:_LOW, :_LOW]
-    ordered = np.sort(frequencies, axis=None)
-    median = ordered[_LOW * _LOW // 2 - 1 : _LOW * _LOW // 2 + 1].mean()
-    return np.packbits(frequencies > median).tobytes().hex()
+    return f"{_bits(scipy.fftpack.dctn(small)):016x}"
 
 
 @functools.lru_cache(maxsize=1024)  # at most 10 kB each: sides of packed pictures vary little
@@ -105,6 +105,18 @@ def _scale(
         for x in range(_SIDE):
             out[y, x] = _weighed(narrow[x, top[y] :], down[y])
     return darkest != brightest
+
+
+@numba.njit(cache=True)
+def _bits(frequencies: npt.NDArray[np.float64]) -> np.uint64:
+    """Return which of the low frequencies are above their median, the first as the highest bit."""
+    low = frequencies[:_LOW, :_LOW].copy().reshape(-1)
+    ordered = np.sort(low)
+    median = (ordered[low.size // 2 - 1] + ordered[low.size // 2]) / 2
+    bits = np.uint64(0)
+    for frequency in low:
+        bits = (bits << np.uint64(1)) | np.uint64(frequency > median)
+    return bits
 
 
 @numba.njit(cache=True, nogil=True)

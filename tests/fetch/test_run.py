@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import hashlib
 import io
 import json
@@ -59,6 +60,7 @@ def test_outcomes(web, job_of):
     urls = [f"http://a.test/{n}" for n in names]
     urls += ["http://no.test/good.jpg", "http://b.test/busy.jpg", "ftp://a.test/good.jpg"]
     done = run(job_of(urls))
+    assert gc.get_freeze_count() == 0  # what the unit took from the collector it has given back
     table = rows_of(done)
     assert table.schema.names == IMAGES.names
     assert table["url"].to_pylist() == urls

@@ -70,7 +70,8 @@ class DomainQueue:
                 self._changed.clear()
                 wait_s = self._tokens[0][0] - now if self._tokens else None
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._changed.wait(), wait_s)
+                    async with asyncio.timeout(wait_s):  # wait_for makes a task of it
+                        await self._changed.wait()
         return None
 
     def _pop(self, domain: str, returned: int | None, now: float) -> int | None:

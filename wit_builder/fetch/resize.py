@@ -17,7 +17,7 @@ filler), h, w, c: of the output, c is 1 or 3.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import msgspec
@@ -29,7 +29,6 @@ from wit_builder.sections import ImageSection
 
 Pixels = npt.NDArray[np.uint8]
 _Floats = npt.NDArray[np.float32]
-_Indices = npt.NDArray[np.int64]
 _Places = npt.NDArray[np.uint64]
 Size = tuple[int, int]
 """Width and height, in pixels."""
@@ -102,50 +101,17 @@ def of_array(pixels: Pixels, *, bgr: bool = True, alpha: bool = False) -> Raster
     return Raster((columns, rows), bgr, alpha, lambda top, bottom: whole[top:bottom])
 
 
-class _Cover(NamedTuple):
-    """Which inputs each output covers: the first and the last, and their shares of it.
-
-    Where these are the same, the share of the first is 1 and that of the last 0. Every input
-    between has the share ``inner``.
-    """
-
-    first: _Indices
-    last: _Indices
-    share_of_first: _Floats
-    share_of_last: _Floats
-    inner: np.float32
-
-    def part(self, start: int, stop: int) -> _Cover:
-        """Return the same of some outputs, with inputs counted from the first that they cover."""
-        first, last, share_of_first, share_of_last, inner = self
-        origin = first[start]
-        first, last = first[start:stop] - origin, last[start:stop] - origin
-        return _Cover(first, last, share_of_first[start:stop], share_of_last[start:stop], inner)
-
-
-def _cover(inputs: int, outputs: int) -> _Cover:
-    """Output ``i`` covers ``[i * inputs / outputs, (i + 1) * inputs / outputs)``."""
-    start = np.arange(outputs, dtype=np.int64) * inputs
-    end = start + inputs
-    first, last = start // outputs, (end + outputs - 1) // outputs - 1
-    alone = first == last
-    share_of_first = np.where(alone, 1, ((first + 1) * outputs - start) / inputs)
-    share_of_last = np.where(alone, 0, (end - last * outputs) / inputs)
-    shares = share_of_first.astype(np.float32), share_of_last.astype(np.float32)
-    return _Cover(first, last, *shares, np.float32(outputs / inputs))
-
-
 def _shrunk(raster: Raster, size: Size) -> Pixels:
     """Return a picture at a size that is nowhere larger than it, on white, strip by strip."""
     (columns, rows), (width, height) = raster.size, size
-    across, down = _cover(columns, width), _cover(rows, height)
     step = height
     if rows * columns > 2 * raster.strip_pixels:
         step = max(1, raster.strip_pixels * height // (rows * columns))
     out: Pixels | None = None
     for y in range(0, height, step):
         end = min(height, y + step)
-        strip = np.ascontiguousarray(raster.rows(int(down.first[y]), int(down.last[end - 1]) + 1))
+        top, bottom = y * rows // height, -(-end * rows // height)
+        strip = np.ascontiguousarray(raster.rows(top, bottom))
         strip.flags.writeable = False  # as Pillow's are: numba compiles for one kind only
         if out is None:
             out = np.empty((height, width, min(3, strip.shape[2])), np.uint8)
@@ -153,40 +119,72 @@ def _shrunk(raster: Raster, size: Size) -> Pixels:
             copied = cv2.cvtColor(strip, cv2.COLOR_RGBA2RGB) if strip.shape[2] == 4 else strip
             out[y:end] = copied
         else:
-            _mean(strip, raster.alpha, down.part(y, end), across, out[y:end])
+            _mean(strip, raster.alpha, rows, height, y, out[y:end])
     assert out is not None
     return out
 
 
 @numba.njit(cache=True, nogil=True)
-def _mean(source: Pixels, alpha: bool, down: _Cover, across: _Cover, out: Pixels) -> None:  # noqa: FBT001 - numba takes no keywords
-    """Fill ``out`` with the means of what its pixels cover: rows first, then columns."""
-    channels = source.shape[2]
+def _covered(output: int, inputs: int, outputs: int) -> tuple[int, int, np.float32, np.float32]:
+    """Return which inputs an output covers, the first and the last, and their shares of it.
+
+    Output ``i`` covers ``[i * inputs / outputs, (i + 1) * inputs / outputs)``. Where the two are
+    the same, the share of the first is 1 and that of the last 0. Every input between has the share
+    ``outputs / inputs``.
+    """
+    start = output * inputs
+    end = start + inputs
+    first, last = start // outputs, (end + outputs - 1) // outputs - 1
+    if first == last:
+        return first, last, np.float32(1), np.float32(0)
+    share_of_first = np.float32(((first + 1) * outputs - start) / inputs)
+    return first, last, share_of_first, np.float32((end - last * outputs) / inputs)
+
+
+@numba.njit(cache=True, nogil=True)
+def _mean(
+    source: Pixels,
+    alpha: bool,  # noqa: FBT001 - numba takes no keywords
+    rows: int,
+    height: int,
+    begin: int,
+    out: Pixels,
+) -> None:
+    """Fill ``out`` with the means of what its pixels cover: rows first, then columns.
+
+    ``out`` starts with row ``begin`` of ``height``; ``source`` has what it covers of ``rows``.
+    """
+    channels, width = source.shape[2], out.shape[1]
     lines = source.reshape(source.shape[0], -1)
     sums = np.empty(lines.shape[1], np.float32)
     white = np.empty(lines.shape[1], np.uint8)
-    means = np.empty(out.shape[1] * out.shape[2], np.float32)
+    means = np.empty(width * out.shape[2], np.float32)
     # Indices without a sign: or each is asked whether it counts from the end, half of the time.
-    begin = (channels * across.first).astype(np.uint64)
-    end = (channels * across.last).astype(np.uint64)
+    ends = np.empty((width, 2), np.uint64)
+    shares = np.empty((width, 2), np.float32)
+    for x in range(width):
+        first, last, shares[x, 0], shares[x, 1] = _covered(x, source.shape[1], width)
+        ends[x, 0], ends[x, 1] = channels * first, channels * last
+    across, down = np.float32(width / source.shape[1]), np.float32(height / rows)
+    top = _covered(begin, rows, height)[0]
     for y in range(out.shape[0]):
-        first, last = down.first[y], down.last[y]
+        first, last, share_of_first, share_of_last = _covered(begin + y, rows, height)
         for row in range(first, last + 1):
-            line = lines[row]
+            line = lines[row - top]
             if alpha:
                 _put_on_white(line, white)
                 line = white
             if row == first:
                 for i in range(sums.size):
-                    sums[i] = down.share_of_first[y] * line[i]
+                    sums[i] = share_of_first * line[i]
             else:
-                share = down.share_of_last[y] if row == last else down.inner
+                share = share_of_last if row == last else down
                 for i in range(sums.size):
                     sums[i] += share * line[i]
         if out.shape[2] == 1:
-            _mean_of_greys(sums, begin, end, across, means)
+            _mean_of_greys(sums, ends, shares, across, means)
         else:
-            _mean_of_colours(sums, np.uint64(channels), begin, end, across, means)
+            _mean_of_colours(sums, np.uint64(channels), ends, shares, across, means)
         rounded = out[y].reshape(-1)
         for i in range(means.size):
             rounded[i] = np.int32(means[i] + np.float32(0.5))
@@ -194,33 +192,41 @@ def _mean(source: Pixels, alpha: bool, down: _Cover, across: _Cover, out: Pixels
 
 @numba.njit(cache=True, nogil=True)
 def _put_on_white(line: Pixels, white: Pixels) -> None:
-    for i in range(0, line.size, 4):
-        alpha = np.uint32(line[i + 3])
-        under = np.uint32(255) * (np.uint32(255) - alpha) + np.uint32(127)
-        for channel in range(i, i + 3):
-            white[channel] = (np.uint32(line[channel]) * alpha + under) // np.uint32(255)
+    """Mix colours with white by alpha; (t + t // 256) // 256 is v / 255 rounded, if t = v + 128."""
+    pixels, mixed = line.reshape(-1, 4), white.reshape(-1, 4)
+    for x in range(pixels.shape[0]):
+        alpha = np.uint32(pixels[x, 3])
+        under = np.uint32(255) * (np.uint32(255) - alpha) + np.uint32(128)
+        for channel in range(3):
+            total = np.uint32(np.uint32(pixels[x, channel]) * alpha + under)
+            mixed[x, channel] = np.uint32(total + (total >> np.uint32(8))) >> np.uint32(8)
 
 
 @numba.njit(cache=True, nogil=True)
 def _mean_of_greys(
-    sums: _Floats, begin: _Places, end: _Places, across: _Cover, out: _Floats
+    sums: _Floats, ends: _Places, shares: _Floats, inner: np.float32, out: _Floats
 ) -> None:
     for x in range(out.size):
+        first, last = ends[x, 0], ends[x, 1]
         between = np.float32(0)
-        for i in range(begin[x] + np.uint64(1), end[x]):
+        for i in range(first + np.uint64(1), last):
             between += sums[i]
-        ends = across.share_of_first[x] * sums[begin[x]] + across.share_of_last[x] * sums[end[x]]
-        out[x] = ends + across.inner * between
+        out[x] = shares[x, 0] * sums[first] + shares[x, 1] * sums[last] + inner * between
 
 
 @numba.njit(cache=True, nogil=True)
 def _mean_of_colours(
-    sums: _Floats, channels: np.uint64, begin: _Places, end: _Places, across: _Cover, out: _Floats
+    sums: _Floats,
+    channels: np.uint64,
+    ends: _Places,
+    shares: _Floats,
+    inner: np.float32,
+    out: _Floats,
 ) -> None:
     """Written out for three colours, for a loop over them takes twice as long."""
     one, two = np.uint64(1), np.uint64(2)
-    for x in range(begin.size):
-        first, last = begin[x], end[x]
+    for x in range(ends.shape[0]):
+        first, last = ends[x, 0], ends[x, 1]
         a = b = c = np.float32(0)
         i = first + channels
         while i < last:
@@ -228,7 +234,7 @@ def _mean_of_colours(
             b += sums[i + one]
             c += sums[i + two]
             i += channels
-        head, tail, inner = across.share_of_first[x], across.share_of_last[x], across.inner
+        head, tail = shares[x, 0], shares[x, 1]
         out[3 * x] = head * sums[first] + tail * sums[last] + inner * a
         out[3 * x + 1] = head * sums[first + one] + tail * sums[last + one] + inner * b
         out[3 * x + 2] = head * sums[first + two] + tail * sums[last + two] + inner * c

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -103,10 +104,13 @@ def run(job: FetchJob) -> Done:
     cv2.setNumThreads(1)  # units run side by side; more threads would only get in each other's way
     get_ready()
     unit = _Unit(job, gather(job.sources, job.bucket))
+    gc.freeze()  # or it would go through all imported modules time and again, 0.1 s each
     try:
         asyncio.run(unit.finish())
     except BaseExceptionGroup as group:
         raise _first(group) from group
+    finally:
+        gc.unfreeze()
     parts = sorted(unit.parts, key=lambda part: part.number)
     return Done([f for p in parts for f in p.files], dict(sorted(unit.counts.items())))
 
@@ -253,6 +257,7 @@ class _Unit:
             made = loop.run_in_executor(threads, outcome.asked, position, answer, self._maker)
             await self._rows.put(await made)
             asking.hold.shrink()
+            del answer, made  # or they would be held while waiting for the next
 
     def _begin(self, client: Client, position: int) -> Asking:
         asking = client.begin(self._urls[position], "image")

@@ -8,8 +8,6 @@ does not count. After a kill, only pairs in no part are asked for again.
 
 from __future__ import annotations
 
-import io
-import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -238,8 +236,9 @@ _JSON_COLUMNS = [
 
 
 def _write_tar(path: Path, members: Iterable[tuple[str, bytes]]) -> None:
-    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as sink:
+    with path.open("wb") as sink:
         for name, data in members:
-            info = tarfile.TarInfo(name)  # its defaults: mtime 0, root, mode 0644
-            info.size = len(data)
-            sink.addfile(info, io.BytesIO(data))
+            sink.write(tar.header(name, len(data)))
+            sink.write(data)
+            sink.write(bytes(tar.padded(len(data)) - len(data)))
+        sink.write(tar.TRAILER)

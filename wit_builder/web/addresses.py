@@ -88,6 +88,7 @@ def _inner_v4(address: Address) -> ipaddress.IPv4Address | None:
     return address.ipv4_mapped or address.sixtofour
 
 
+@functools.lru_cache(maxsize=1 << 14)  # asked several times a request
 def is_literal(host: str) -> bool:
     """Return whether a host is written as an IP address."""
     try:
@@ -128,7 +129,7 @@ class Loopback:
 
     def target(self, host: str) -> tuple[str, int] | None:
         """Return the address and port a host stands for, or None; a literal stands for itself."""
-        if is_literal(host):
+        if not self._hosts or is_literal(host):
             return None
         name = host.rstrip(".").lower()
         return next((t for p, t in self._hosts.items() if fnmatch.fnmatchcase(name, p)), None)

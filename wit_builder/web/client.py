@@ -32,7 +32,7 @@ from wit_builder.web.optouts import opt_outs
 from wit_builder.web.pace import PausedError
 from wit_builder.web.retry_after import retry_after_s
 from wit_builder.web.robots import MAX_BYTES as MAX_ROBOTS_BYTES
-from wit_builder.web.room import Hold, Room
+from wit_builder.web.room import FREE_BYTES, Hold, Room
 
 What = Literal["image", "page", "sitemap", "robots"]
 
@@ -69,7 +69,7 @@ class Asking:
         since: headers that make the request conditional.
         left_s: the time that servers still have.
         tries: so far.
-        turn_at: when the turn of its last request began, in the event loop's time.
+        turn_at: when the turn of its last request began, by ``time.monotonic``.
         patient: wait for the first turn; else ``NotYetError`` tells when it comes.
         status: of the last response, in any try.
         hold: of the memory that the body takes; whoever is done with the body lets it shrink.
@@ -148,6 +148,7 @@ class Client:
             auto_decompress=False,  # see body.py
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
+            read_bufsize=FREE_BYTES // 2,  # aiohttp stops a socket that has sent twice as much
             headers={"User-Agent": self._agent},
         )
         # Else it would ask again by itself, at once, when a kept connection is closed under it.
@@ -262,9 +263,8 @@ class Client:
                 raise NotYetError(wait_s)
             answer, onward = await self._hop(url, asking)
             status = answer.status or status
-            answer = structs.replace(answer, status=status)
             if onward is None:
-                return structs.replace(answer, redirects=redirects)
+                return structs.replace(answer, status=status, redirects=redirects)
             following = _joined(url, onward)
             if isinstance(following, Refusal):
                 return _refused(url, status, redirects, following)
@@ -293,8 +293,7 @@ class Client:
     async def _in_turn(self, url: URL, asking: Asking) -> tuple[Answer, str | None]:
         if asking.left_s <= 0:
             return Answer(str(url), refusal=self._too_late()), None
-        started = time.monotonic()
-        asking.turn_at = asyncio.get_running_loop().time()
+        asking.turn_at = time.monotonic()
         try:
             async with asyncio.timeout(asking.left_s) as limit:
                 asking.hold.limit = limit
@@ -305,7 +304,7 @@ class Client:
             refusal = refusal_of(error)
         finally:
             waited_s, asking.hold.waited_s = asking.hold.waited_s, 0.0
-            asking.left_s -= time.monotonic() - started - waited_s
+            asking.left_s -= time.monotonic() - asking.turn_at - waited_s
         return Answer(str(url), refusal=refusal), None
 
     def _tell_pace(self, url: URL, answer: Answer) -> None:
@@ -364,6 +363,8 @@ class Client:
     def _status_refusal(self, url: URL, response: aiohttp.ClientResponse) -> Refusal | None:
         """Return what a status refuses; a pause the server asks for holds for its domain."""
         status = response.status
+        if status < 300 and status != 206:
+            return None
         pause_s = retry_after_s(response.headers.get("Retry-After", ""))
         if status == 429 or (status == 503 and pause_s is not None):
             self.gate.pace.pause(domain_of(url), pause_s)
@@ -374,9 +375,7 @@ class Client:
             return Refusal(Reason.HTTP_4XX, str(status))
         if status >= 300:
             return Refusal(Reason.REDIRECT_LOOP, f"{status} that leads nowhere")
-        if status == 206:
-            return Refusal(Reason.BODY_INCOMPLETE, "206 to a request for the whole", final=True)
-        return None
+        return Refusal(Reason.BODY_INCOMPLETE, "206 to a request for the whole", final=True)
 
 
 def _refused(url: URL, status: int | None, redirects: int, refusal: Refusal) -> Answer:

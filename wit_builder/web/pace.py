@@ -17,6 +17,7 @@ import msgspec
 from wit_builder.sections import DomainSection, FetchSection
 from wit_builder.tables import Reason
 
+_now = time.monotonic
 _LONGEST_PAUSE_S = 7 * 86_400.0
 """Of a ``Retry-After``: a server that says a year means that it does not want us now."""
 
@@ -46,7 +47,7 @@ class Pause(msgspec.Struct, frozen=True):
 
 
 class _Domain:
-    """One domain's turn-taking. Times are those of the event loop."""
+    """One domain's turn-taking. Times are of ``time.monotonic``."""
 
     def __init__(self, concurrency: int, interval_s: float, last_at: float) -> None:
         self.room = asyncio.Semaphore(concurrency)
@@ -109,10 +110,11 @@ class Pace:
             yield
 
     def _wait_s(self, state: _Domain) -> float:
-        pause_s = state.paused_until - _now()
+        now = _now()
+        pause_s = state.paused_until - now
         if pause_s > self._fetch.max_pause_s:
             raise PausedError(state.reason, pause_s)
-        return max(pause_s, state.next_at - _now())
+        return max(pause_s, state.next_at - now)
 
     async def connected(self, domain: str, turn_at: float) -> None:
         """Wait until a request may be sent whose turn began a while ago: connecting took its time.
@@ -211,7 +213,3 @@ def interval_s(fetch: FetchSection, domain: str) -> float:
     """Return the seconds that a recipe sets between two requests to a domain."""
     own = fetch.domains.get(domain, DomainSection()).interval_s
     return fetch.per_domain_interval_s if own is None else own
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

@@ -89,10 +89,12 @@ class Rules:
 
     def refusal(self, url: str) -> Refusal | None:
         """Return why we must not ask for a URL of this origin, or None."""
+        if self._access is None and self._usage is None:
+            return None
         comparable = _comparable(url)
-        if not self._access.can_fetch(comparable, TOKEN):
+        if self._access is not None and not self._access.can_fetch(comparable, TOKEN):
             return Refusal(Reason.ROBOTS_DISALLOWED)
-        if not self._usage.can_fetch(comparable, TOKEN):
+        if self._usage is not None and not self._usage.can_fetch(comparable, TOKEN):
             return Refusal(Reason.ROBOTS_DISALLOWED, f"Content-Usage: {TRAIN_AI_NO}")
         return None
 
@@ -141,8 +143,13 @@ def _usage(values: Iterable[str]) -> list[tuple[str, bool]]:
     return list(allowed.items())
 
 
-def _parsed(rules: list[tuple[str, bool]]) -> Protego:
-    """Return a parser of rules, all of them ours: each a path and whether it is allowed."""
+def _parsed(rules: list[tuple[str, bool]]) -> Protego | None:
+    """Return a parser of rules, all of them ours: each a path and whether it is allowed.
+
+    None where they forbid nothing; to Protego, too, an empty path is no rule.
+    """
+    if not any(path and not allowed for path, allowed in rules):
+        return None
     verbs = {True: "Allow", False: "Disallow"}
     lines = [f"{verbs[allowed]}: {_comparable(path)}" for path, allowed in rules]
     return Protego.parse("\n".join([f"User-agent: {TOKEN}", *lines]))
