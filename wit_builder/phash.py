@@ -44,6 +44,7 @@ def phash(pixels: _Pixels) -> str | None:
         return None
     if sideways:
         small = small.T
+    # as imagehash has it: scipy.fft gives the same, after 7 us more of finding a backend
     return f"{_bits(scipy.fftpack.dctn(small)):016x}"
 
 

@@ -123,6 +123,7 @@ def indexed(indices: np.ndarray, *chunks: tuple[bytes, bytes]) -> bytes:
     return png.SIGNATURE + b"".join(chunk(*part) for part in every)
 
 
+@pytest.mark.usefixtures("_inflated")
 @pytest.mark.parametrize("count", [1, 100, 256])
 @pytest.mark.parametrize("alphas", [0, 1, 77, 256])
 def test_palettes_are_opencv_s(count, alphas):

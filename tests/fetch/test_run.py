@@ -8,7 +8,9 @@ import hashlib
 import io
 import json
 import tarfile
+import weakref
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pyarrow as pa
@@ -24,6 +26,7 @@ from wit_builder.fetch.run import FetchJob, run
 from wit_builder.sections import ImageSection
 from wit_builder.tables import IMAGES
 from wit_builder.units import Done
+from wit_builder.web.client import Client
 
 
 def rows_of(done: Done) -> pa.Table:
@@ -43,6 +46,26 @@ def numbered(web, count: int, hosts: int = 3) -> list[str]:
     return urls
 
 
+def test_a_unit_leaves_nothing_to_the_next(web, job_of, monkeypatch):
+    """What the collector leaves alone meanwhile it takes up again; an earlier client is gone."""
+    clients = weakref.WeakSet[Client]()
+
+    class Known(Client):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            assert not clients
+            super().__init__(*args, **options)
+            clients.add(self)
+
+    monkeypatch.setattr("wit_builder.fetch.run.Client", Known)
+    gc.disable()  # or it might happen to collect in between
+    try:
+        for first in (0, 3):
+            run(job_of(numbered(web, first + 3)[first:]))
+            assert gc.get_freeze_count() == 0
+    finally:
+        gc.enable()
+
+
 def test_outcomes(web, job_of):
     """Every pair gets its row, in the selection's order, with outcome, reason and digests."""
     body = jpeg(200, 100)
@@ -60,7 +83,6 @@ def test_outcomes(web, job_of):
     urls = [f"http://a.test/{n}" for n in names]
     urls += ["http://no.test/good.jpg", "http://b.test/busy.jpg", "ftp://a.test/good.jpg"]
     done = run(job_of(urls))
-    assert gc.get_freeze_count() == 0  # what the unit took from the collector it has given back
     table = rows_of(done)
     assert table.schema.names == IMAGES.names
     assert table["url"].to_pylist() == urls

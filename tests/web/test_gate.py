@@ -41,6 +41,8 @@ def refused(url: str) -> Reason | None:
         ("http://8.8.8.8%.evil.example/", Reason.BAD_URL),
         ("http://[2606:4700::1%251]/", Reason.BAD_URL),
         ("http:///x", Reason.BAD_URL),
+        (f"http://{'a.' * 125}net./", None),
+        (f"http://{'a.' * 125}info/", Reason.BAD_URL),
     ],
 )
 def test_form(url, expected):

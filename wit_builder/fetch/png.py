@@ -29,7 +29,6 @@ _STRIP_BYTES = 1 << 18
 _WHOLE_BYTES = 32 << 20  # of lines that are inflated at once, at most
 _Bytes = npt.NDArray[np.uint8]
 _Int = np.signedinteger
-_Colours = npt.NDArray[np.uint8]
 
 
 class Bare(msgspec.Struct, frozen=True):
@@ -41,8 +40,8 @@ class Bare(msgspec.Struct, frozen=True):
     data: list[memoryview]
     exif: bytes
     channels: int | None
-    """How many bytes a pixel has in the order in which they are shown; None if that is not so."""
-    colours: _Colours | None = None
+    """How many bytes a pixel has, as a colour or as an index of one; None: left to others."""
+    colours: _Bytes | None = None
     """The palette, [256, 4]: red, green, blue and alpha for each byte; None if there is none."""
 
     def file(self) -> bytes:
@@ -94,7 +93,7 @@ def _bare(
     return Bare(size, bits, parts, data, exif, channels, palette)
 
 
-def _palette(parts: list[memoryview]) -> _Colours | None:
+def _palette(parts: list[memoryview]) -> _Bytes | None:
     """Return the palette, black where it ends, as libpng has it; None if it is not as it should."""
     kinds = [bytes(part[4:8]) for part in parts]
     chunks = 2 if kinds[3:4] == [b"tRNS"] else 1
@@ -139,7 +138,7 @@ def raster(png: Bare) -> Raster:
     return Raster(png.size, False, alpha, rows, max(1, _STRIP_BYTES // shown))
 
 
-def _shown(pixels: Pixels, colours: _Colours | None) -> Pixels:
+def _shown(pixels: Pixels, colours: _Bytes | None) -> Pixels:
     """Return pixels, or the colours of a palette that they stand for."""
     if colours is None:
         return pixels
@@ -149,7 +148,7 @@ def _shown(pixels: Pixels, colours: _Colours | None) -> Pixels:
 
 
 def takes_bytes(png: Bare) -> int:
-    """Return how much memory it takes to get the pixels of such a file, at most."""
+    """Return how much memory it takes to get the pixels of such a file, in strips of some rows."""
     whole = _inflated_bytes(png)
     pieces = 4 * (_STRIP_BYTES + _line_bytes(png))
     return sum(map(len, png.data)) + pieces + (whole if whole <= _WHOLE_BYTES else 0)

@@ -70,7 +70,7 @@ class DomainQueue:
                 self._changed.clear()
                 wait_s = self._tokens[0][0] - now if self._tokens else None
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(wait_s):  # wait_for makes a task of it
+                    async with asyncio.timeout(wait_s):  # in Python 3.11 wait_for makes a task
                         await self._changed.wait()
         return None
 

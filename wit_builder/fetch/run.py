@@ -104,7 +104,8 @@ def run(job: FetchJob) -> Done:
     cv2.setNumThreads(1)  # units run side by side; more threads would only get in each other's way
     get_ready()
     unit = _Unit(job, gather(job.sources, job.bucket))
-    gc.freeze()  # or it would go through all imported modules time and again, 0.1 s each
+    gc.collect()  # what an earlier unit left, or it would be frozen with the rest
+    gc.freeze()  # or all imported modules would be gone through time and again, 0.1 s each
     try:
         asyncio.run(unit.finish())
     except BaseExceptionGroup as group:
@@ -191,6 +192,7 @@ class _Unit:
                 else:
                     made = loop.run_in_executor(threads, outcome.held, position, body, self._maker)
                     await self._rows.put(await made)
+                    del body, made  # or they would be held while the next are read
 
     # --- pictures that the web has ------------------------------------------
 

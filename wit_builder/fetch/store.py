@@ -238,7 +238,5 @@ _JSON_COLUMNS = [
 def _write_tar(path: Path, members: Iterable[tuple[str, bytes]]) -> None:
     with path.open("wb") as sink:
         for name, data in members:
-            sink.write(tar.header(name, len(data)))
-            sink.write(data)
-            sink.write(bytes(tar.padded(len(data)) - len(data)))
+            sink.writelines((tar.header(name, len(data)), data, tar.padding(len(data))))
         sink.write(tar.TRAILER)

@@ -13,6 +13,7 @@ from typing import IO, NamedTuple
 from wit_builder.errors import ShardFormatError
 
 BLOCK = 512
+_PADDING = [bytes(size) for size in range(BLOCK)]
 TRAILER = bytes(2 * BLOCK)
 """Two zero blocks end a tar (POSIX.1-2017, pax, "ustar Interchange Format")."""
 
@@ -36,6 +37,11 @@ class Member(NamedTuple):
     def end(self) -> int:
         """Offset after its padding, where the next header stands."""
         return self.offset + padded(self.size)
+
+
+def padding(size: int) -> bytes:
+    """Return the zeros that follow data of a size."""
+    return _PADDING[-size % BLOCK]
 
 
 def padded(size: int) -> int:

@@ -29,8 +29,6 @@ _BLOCKS_AHEAD = 2
 Body = bytes | memoryview
 Bodies = tuple[Body, Body, Body]
 
-_PADDING = [bytes(size) for size in range(tar.BLOCK)]
-
 
 class Pair(NamedTuple):
     """A sample to write: its key, the picture as JPEG, and what is known of it."""
@@ -134,7 +132,7 @@ class _Rows:
         length = 0
         for extension, body in zip(MEMBERS, bodies, strict=True):
             size = len(body)
-            padding = _PADDING[-size % tar.BLOCK]
+            padding = tar.padding(size)
             parts += (tar.header(f"{key}.{extension}", size), body, padding)
             length += tar.BLOCK + size + len(padding)
             self.sizes.append(size)

@@ -148,7 +148,7 @@ class Client:
             auto_decompress=False,  # see body.py
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
-            read_bufsize=FREE_BYTES // 2,  # aiohttp stops a socket that has sent twice as much
+            read_bufsize=FREE_BYTES // 2,  # a socket with twice as much unread is stopped
             headers={"User-Agent": self._agent},
         )
         # Else it would ask again by itself, at once, when a kept connection is closed under it.

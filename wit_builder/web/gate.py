@@ -24,6 +24,7 @@ from wit_builder.web.notes import Notes
 from wit_builder.web.pace import Pace
 from wit_builder.web.robots import Robots
 
+_MAX_HOST_CHARS = 253  # RFC 1035, section 2.3.4: 255 octets with lengths and root
 _NUMERIC_END = re.compile(r"(^|\.)(0x[0-9a-f]*|[0-9]+)\.?$")
 
 
@@ -139,6 +140,8 @@ def form_refusal(url: URL) -> Refusal | None:
     host = (url.raw_host or "").lower()
     if not host:
         return Refusal(Reason.BAD_URL, "no host")
+    if len(host.rstrip(".")) > _MAX_HOST_CHARS:
+        return Refusal(Reason.BAD_URL, f"a host of more than {_MAX_HOST_CHARS} characters")
     if "%" in host:
         return Refusal(Reason.BAD_URL, "a host with a zone or an escape")
     if _NUMERIC_END.search(host) and not is_literal(host):

@@ -68,8 +68,10 @@ class Memory(Generic[K, V]):
             task.exception()  # askers that waited have it; when all have left, nobody misses it
 
     async def close(self) -> None:
-        """End what is still being asked."""
+        """End what is still being asked, and forget the answers."""
         tasks = list(self._asking.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._kept.clear()
+        self._size = 0
