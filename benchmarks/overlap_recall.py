@@ -25,8 +25,8 @@ import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from benchmarks import learning_pictures
 from benchmarks.web_turns import versions
 from wit_builder import storage
 from wit_builder.shards.layout import Metadata, key_of
@@ -197,9 +197,9 @@ def show(pairs: pa.Table, names: Sequence[str], tests: int, per_kind: int) -> No
         )
 
 
-def loaded(data: str, styles: Sequence[str]) -> list[Pixels]:
+def loaded(data: Path, styles: Sequence[str]) -> list[Pixels]:
     """Return the pictures of some styles, of equal hashes one, in a seeded order."""
-    table = pq.read_table(storage.join(data, "learning", "pictures.parquet"))
+    table = learning_pictures.pictures(data)
     table = table.filter(pc.is_in(table["style"], pa.array(styles)))
     table = table.filter(pc.invert(pc.starts_with(table["name"], SERIES)))
     first = dict(reversed(list(zip(table["phash"].to_pylist(), range(len(table)), strict=True))))
@@ -212,7 +212,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--model", default="demo-run/model", help="by default that of `make demo`")
     parser.add_argument("--pretrained", default="")
-    parser.add_argument("--data", default=".data")
+    parser.add_argument("--data", type=Path, default=Path(".data"))
     parser.add_argument("--styles", default="clipart,stamps")
     parser.add_argument("--per-kind", type=int, default=100)
     parser.add_argument("--without", type=int, default=500, help="test pictures without a copy")
