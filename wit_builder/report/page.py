@@ -1,23 +1,20 @@
-"""The report as one self-contained HTML page: no network, no framework, readable without script.
+"""The report as one self-contained HTML page.
 
 Query strings and the title come from users and from the web. They reach the page through jinja2's
-autoescape and through ``script_json`` only, and the page's policy runs no script but its own.
+autoescape (``wit_builder.pages``) and through ``script_json`` only.
 """
 
 from __future__ import annotations
 
-import base64
-import functools
-import hashlib
-import importlib.resources
 from typing import Any
 
-import jinja2
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from markupsafe import Markup
 
+from wit_builder import pages
+from wit_builder.pages import NO_BREAK
 from wit_builder.report import figures
 from wit_builder.report.count import EMPTY, FULL, STATUSES, Round
 from wit_builder.report.embed import alphabetical, embed
@@ -32,8 +29,6 @@ END_ROWS = 8
 
 STATIC_ROWS = 50
 """Rows written as HTML, for readers without script; the script shows as many at a time."""
-
-NO_BREAK = "\N{NO-BREAK SPACE}"
 
 STATUS_WORDS = {
     "full": "keeps as many pairs as the cap allows",
@@ -63,12 +58,8 @@ def render(summary: Summary, balance: pa.Table, rejections: pa.Table) -> str:
     rows = alphabetical(balance)
     sources = _in_order(pc.unique(rows["source"]).to_pylist())
     embedded = embed(rows, list(_SHOWN_STATUSES), sources)
-    script = _part("page.js")
     context = {
         "summary": summary,
-        "style": Markup(_part("page.css")),  # noqa: S704 - a file of this package
-        "script": Markup(script),  # noqa: S704 - a file of this package
-        "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         "funnel": funnel_rows(summary.funnel),
         "balance": _balance(balance, summary.cap_per_query),
         "ends": end_tables(rows, summary.cap_per_query),
@@ -83,7 +74,7 @@ def render(summary: Summary, balance: pa.Table, rejections: pa.Table) -> str:
         "header": Markup(script_json({**embedded.header, "page_rows": STATIC_ROWS})),  # noqa: S704 - made safe there
         "packed": embedded.packed,
     }
-    return _environment().get_template("page.html.j2").render(context)
+    return pages.render("wit_builder.report", "page.html.j2", _FILTERS, **context)
 
 
 def share(part: float, whole: float) -> str:
@@ -101,23 +92,13 @@ def _most(values: I64, rows: int) -> I64:
     return np.argsort(-values, kind="stable")[:rows]
 
 
-def _part(name: str) -> str:
-    return importlib.resources.files(__package__).joinpath("template", name).read_text("utf-8")
-
-
-@functools.cache
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(_part),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        number=lambda n: f"{n:,}", quantity=quantity, share=share, size=size, words=words
-    )
-    return environment
+_FILTERS: pages.Filters = {
+    "number": lambda n: f"{n:,}",
+    "quantity": quantity,
+    "share": share,
+    "size": size,
+    "words": words,
+}
 
 
 def funnel_rows(steps: list[Step]) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ import re
 import jinja2
 import pytest
 
+from wit_builder.pages import NO_BREAK
 from wit_train.evaluate import html
 from wit_train.evaluate.results import Score
 
@@ -19,7 +20,7 @@ from wit_train.evaluate.results import Score
 )
 def test_per_cents_are_exact_at_the_ends(value, said):
     """Only nothing is 0 % and only all of it is 100 %."""
-    assert html.percent(value).replace(html.NO_BREAK, " ") == said
+    assert html.percent(value).replace(NO_BREAK, " ") == said
 
 
 def test_places_and_counts_are_words():

@@ -1,24 +1,12 @@
-"""Self-contained HTML pages from the templates of this folder, and how figures are written in them.
-
-A page asks the network for nothing and runs no script but its own: its policy forbids the rest.
-Names of classes, captions and file names are of anybody's making. They reach a page through
-jinja2's autoescape only.
-"""
+"""Pages from the templates of this folder, and how figures are written in them."""
 
 from __future__ import annotations
 
-import base64
-import functools
-import hashlib
-import importlib.resources
 from typing import Any
 
-import jinja2
-from markupsafe import Markup
-
+from wit_builder import pages
+from wit_builder.pages import NO_BREAK
 from wit_train.evaluate.results import Score
-
-NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
 def render(template_name: str, **values: Any) -> str:
@@ -28,42 +16,7 @@ def render(template_name: str, **values: Any) -> str:
         template_name: of a file in ``template`` that fills the blocks of ``base.html.j2``.
         values: what the template speaks of. All text in them is escaped.
     """
-    script = _part("page.js")
-    return (
-        _environment()
-        .get_template(template_name)
-        .render(
-            style=Markup(_part("page.css")),  # noqa: S704 - a file of this package
-            script=Markup(script),  # noqa: S704 - a file of this package
-            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-            **values,
-        )
-    )
-
-
-@functools.cache
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(_part),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        number=lambda count: f"{count:,}",
-        quantity=quantity,
-        share=share,
-        percent=percent,
-        interval=interval,
-        ordinal=ordinal,
-        words=lambda name: name.replace("_", " "),
-    )
-    return environment
-
-
-def _part(name: str) -> str:
-    return importlib.resources.files(__package__).joinpath("template", name).read_text("utf-8")
+    return pages.render("wit_train.evaluate", template_name, _FILTERS, **values)
 
 
 def quantity(count: int, unit: str) -> str:
@@ -109,3 +62,14 @@ def ordinal(rank: int) -> str:
 def signed(number: float, form: str = ".3f") -> str:
     """Return a number whose sign, if it is negative, is a minus and no hyphen."""
     return format(number, form).replace("-", "\N{MINUS SIGN}")
+
+
+_FILTERS: pages.Filters = {
+    "number": lambda count: f"{count:,}",
+    "quantity": quantity,
+    "share": share,
+    "percent": percent,
+    "interval": interval,
+    "ordinal": ordinal,
+    "words": lambda name: name.replace("_", " "),
+}

@@ -7,9 +7,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from wit_builder.pages import NO_BREAK
 from wit_train.evaluate import plots
 from wit_train.evaluate.class_section import class_section
-from wit_train.evaluate.html import NO_BREAK, interval, ordinal, percent, render, share, signed
+from wit_train.evaluate.html import interval, ordinal, percent, render, share, signed
 from wit_train.evaluate.results import Overlap, Probe, Result, Results, Score
 from wit_train.evaluate.retrieved import Example, Found
 from wit_train.evaluate.thumbnails import Pictures, thumbnails
