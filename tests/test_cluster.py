@@ -76,6 +76,8 @@ def cluster() -> Iterator[Any]:
     patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else Ray warns of what will change
     # not pytest's folder: the name of a socket has 107 bytes at most
     folder = tempfile.mkdtemp(prefix="ray-")
+    patch.setenv("RAY_TMPDIR", folder)  # where the cluster's address is left for whom it concerns
+    Path(folder, "ray").mkdir()
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers know no tests
     made: Any = Cluster(True, head_node_args={**NODE, "num_cpus": 0, "temp_dir": folder})
     for _ in range(2):
