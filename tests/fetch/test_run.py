@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import errno
-import gc
 import hashlib
 import io
 import json
 import tarfile
-import weakref
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pyarrow as pa
@@ -26,7 +23,6 @@ from wit_builder.fetch.run import FetchJob, run
 from wit_builder.sections import ImageSection
 from wit_builder.tables import IMAGES
 from wit_builder.units import Done
-from wit_builder.web.client import Client
 
 
 def rows_of(done: Done) -> pa.Table:
@@ -44,26 +40,6 @@ def numbered(web, count: int, hosts: int = 3) -> list[str]:
     for i in range(count):
         web.pages[f"/{i:04d}.jpg"] = picture_reply(jpeg(100 + i, 90, seed=i))
     return urls
-
-
-def test_a_unit_leaves_nothing_to_the_next(web, job_of, monkeypatch):
-    """What the collector leaves alone meanwhile it takes up again; an earlier client is gone."""
-    clients = weakref.WeakSet[Client]()
-
-    class Known(Client):
-        def __init__(self, *args: Any, **options: Any) -> None:
-            assert not clients
-            super().__init__(*args, **options)
-            clients.add(self)
-
-    monkeypatch.setattr("wit_builder.fetch.run.Client", Known)
-    gc.disable()  # or it might happen to collect in between
-    try:
-        for first in (0, 3):
-            run(job_of(numbered(web, first + 3)[first:]))
-            assert gc.get_freeze_count() == 0
-    finally:
-        gc.enable()
 
 
 def test_outcomes(web, job_of):

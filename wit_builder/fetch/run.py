@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -104,14 +103,10 @@ def run(job: FetchJob) -> Done:
     cv2.setNumThreads(1)  # units run side by side; more threads would only get in each other's way
     get_ready()
     unit = _Unit(job, gather(job.sources, job.bucket))
-    gc.collect()  # what an earlier unit left, or it would be frozen with the rest
-    gc.freeze()  # or all imported modules would be gone through time and again, 0.1 s each
     try:
         asyncio.run(unit.finish())
     except BaseExceptionGroup as group:
         raise _first(group) from group
-    finally:
-        gc.unfreeze()
     parts = sorted(unit.parts, key=lambda part: part.number)
     return Done([f for p in parts for f in p.files], dict(sorted(unit.counts.items())))
 
