@@ -100,7 +100,7 @@ def prepare(body: bytes, section: ImageSection) -> Picture | Unusable:
 
 
 def get_ready() -> None:
-    """Load and compile what the first picture needs: 1 s, and 4 s more once on a machine.
+    """Load and compile what the first picture needs: 0.4 s, and 6 s more once on a machine.
 
     A thread that does it later would hold up every other of its process.
     """

@@ -89,13 +89,9 @@ class Rules:
 
     def refusal(self, url: str) -> Refusal | None:
         """Return why we must not ask for a URL of this origin, or None."""
-        if self._access is None and self._usage is None:
-            return None
-        comparable = _comparable(url)
-        if self._access is not None and not self._access.can_fetch(comparable, TOKEN):
-            return Refusal(Reason.ROBOTS_DISALLOWED)
-        if self._usage is not None and not self._usage.can_fetch(comparable, TOKEN):
-            return Refusal(Reason.ROBOTS_DISALLOWED, f"Content-Usage: {TRAIN_AI_NO}")
+        for rules, detail in ((self._access, ""), (self._usage, f"Content-Usage: {TRAIN_AI_NO}")):
+            if rules is not None and not rules.can_fetch(_comparable(url), TOKEN):
+                return Refusal(Reason.ROBOTS_DISALLOWED, detail)
         return None
 
 
