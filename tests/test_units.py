@@ -216,3 +216,37 @@ def test_workers_do_not_outlive_a_killed_parent(tmp_path: Path) -> None:
         parent.kill()
         while pipe.read(100):
             pass  # the read ends when the last worker has gone
+
+
+INTERRUPTED = """
+import os, signal
+from multiprocessing import util
+from wit_builder.runners import LocalPool
+def spawn(*given, real=util.spawnv_passfds):
+    child = real(*given)
+    if "--multiprocessing-fork" in given[1]:
+        os.killpg(0, signal.SIGINT)  # as Ctrl-C does
+    return child
+def main():
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    util.spawnv_passfds = spawn
+    pool = LocalPool(1)
+    try:
+        list(pool.each(abs, [-1]))
+    except KeyboardInterrupt:
+        print(list(pool.each(abs, [-2])), flush=True)
+    finally:
+        pool.close()
+if __name__ == "__main__":
+    main()
+"""
+
+
+def test_ctrl_c_while_a_worker_starts_is_the_parent_s_alone(tmp_path: Path) -> None:
+    """The parent is interrupted once it has told the worker all; the worker does not heed it."""
+    (tmp_path / "parent.py").write_text(INTERRUPTED)
+    command = [sys.executable, str(tmp_path / "parent.py")]
+    done = subprocess.run(
+        command, start_new_session=True, capture_output=True, text=True, check=True
+    )
+    assert (done.stdout, done.stderr) == ("[(-2, 2)]\n", "")

@@ -7,6 +7,7 @@ result, in any order. Exceptions are the function's own business; a runner only 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import multiprocessing
 import multiprocessing.connection
@@ -20,6 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -98,7 +100,8 @@ class LocalPool:
             most, line = (1, suspects) if suspects else (2 * self._workers, waiting)
             while line and len(flying) < most:
                 try:
-                    future = self._executor().submit(function, line[-1])
+                    with _signals_waiting():
+                        future = self._executor().submit(function, line[-1])
                 except BrokenProcessPool:  # a worker died just now, or while nothing was to do
                     self._pool = None
                     break
@@ -131,7 +134,7 @@ class LocalPool:
             processes = list((self._pool._processes or {}).values())  # noqa: SLF001 - no public way to stop a busy worker
             self._pool.shutdown(wait=False, cancel_futures=True)
             for process in processes:
-                process.terminate()
+                process.kill()  # one that is being started heeds no other signal
             for process in processes:
                 process.join()
             self._pool = None
@@ -140,9 +143,28 @@ class LocalPool:
 _DIED = "the worker process died (out of memory?) -> use fewer workers or smaller units"
 
 
+_ENDING = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def _signals_waiting() -> Iterator[None]:
+    """Have signals to end wait until workers that are being started know what they are for.
+
+    They inherit it: Ctrl-C, which the whole group of processes gets, would have a worker print a
+    traceback before it can know better; so would a parent that stops in the middle of telling it.
+    """
+    resource_tracker.ensure_running()  # else it starts meanwhile, and lets these signals through
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _be_a_worker() -> None:
     """Leave Ctrl-C to the parent, and do not outlive it (even if it is killed)."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
     parent = multiprocessing.parent_process()
     assert parent is not None
 
