@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from wit_builder import storage, units
+from wit_builder import interrupts, storage, units
 from wit_builder.errors import ArchiveError, StorageError, UnitsFailedError
 from wit_builder.runners import InProcess, LocalPool
 from wit_builder.units import Done, Run, Stage, Unit
@@ -216,6 +218,29 @@ def test_workers_do_not_outlive_a_killed_parent(tmp_path: Path) -> None:
         parent.kill()
         while pipe.read(100):
             pass  # the read ends when the last worker has gone
+
+
+def terminate_unheard(job: Job) -> Done:
+    """A unit in a library that catches all."""
+    with contextlib.suppress(BaseException):
+        signal.raise_signal(signal.SIGTERM)
+    return write_number(job)
+
+
+def test_a_signal_whose_exception_got_lost_ends_the_run_at_the_next_unit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was done stays done; the next start goes on there."""
+    monkeypatch.setattr(interrupts, "_came", [])
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    interrupts.heed()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            Run(str(tmp_path)).do(replace(stage(tmp_path), function=terminate_unheard))
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert [path.name for path in tmp_path.glob("ran-*")] == ["ran-0"]
 
 
 INTERRUPTED = """

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Annotated
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 from cyclopts import App, CycloptsError, Parameter, validators
 
-from wit_builder import cli_shards
+from wit_builder import cli_shards, interrupts
 from wit_builder.cli_app import (
     DEFAULT,
     LOOK,
@@ -269,13 +268,9 @@ def _register_plugins() -> None:
         app.command(entry.value, name=entry.name, group=MODEL)
 
 
-def _terminate(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Run the program, and leave with its exit status."""
-    signal.signal(signal.SIGTERM, _terminate)
+    interrupts.heed()
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     sys.exit(status(sys.argv[1:] if arguments is None else arguments))
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from wit_builder import live, storage
+from wit_builder import interrupts, live, storage
 from wit_builder.errors import EngineError, StorageError, UnitsFailedError, WitError
 from wit_builder.progress import Observer, Silent
 from wit_builder.recipe import digest
@@ -201,6 +201,7 @@ class Run:
                 does only what is missing.
             StorageError: something is left to do of a stage of which nothing may be done.
         """
+        interrupts.check()
         folder = storage.join(self.root, "units", generation, stage.name)
         tasks = self._tasks(stage, folder)
         markers = self._done(tasks)
@@ -234,6 +235,7 @@ class Run:
         look = partial(self._look, stage, tasks[0].folder if tasks else "", markers)
         with live.watching(look) if stage.items and tasks else contextlib.nullcontext():
             for task, result in self.runner.each(perform, tasks):
+                interrupts.check()
                 if isinstance(result, Marker):
                     markers[result.unit] = result
                     counts = _add(counts, result.counts)
