@@ -100,8 +100,9 @@ def test_an_interrupted_command_goes_on_next_time(cc: Path, tmp_path: Path, comm
     """Ctrl-C: exit 130; the same command again finishes, and leaves nothing open."""
     assert wit("index", str(cc), "--out", cc, "--workers", "1") == 0
     out, notes = tmp_path / "out", tmp_path / "notes"
+    every = f"{cc}/{{00000..00002}}.tar"  # a folder's listing would pass over a pipe
     asked = {
-        "index": ["index", str(cc), "--out", str(out), "--workers", "1", "--json"],
+        "index": ["index", every, "--out", str(out), "--workers", "1", "--json"],
         "verify": ["verify", str(cc), "--resume", str(notes), "--workers", "1", "--json"],
     }[command]
     # the second shard's first byte does not come: a pipe stands in for a slow disk

@@ -244,7 +244,7 @@ def test_a_signal_whose_exception_got_lost_ends_the_run_at_the_next_unit(
 
 
 INTERRUPTED = """
-import os, signal
+import os, signal, threading
 from multiprocessing import util
 from wit_builder.runners import LocalPool
 def spawn(*given, real=util.spawnv_passfds):
@@ -255,6 +255,7 @@ def spawn(*given, real=util.spawnv_passfds):
 def main():
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     util.spawnv_passfds = spawn
+    threading.Thread(target=threading.Event().wait, daemon=True).start()  # it takes the signal
     pool = LocalPool(1)
     try:
         list(pool.each(abs, [-1]))

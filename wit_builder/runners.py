@@ -150,15 +150,25 @@ _ENDING = (signal.SIGINT, signal.SIGTERM)
 def _signals_waiting() -> Iterator[None]:
     """Have signals to end wait until workers that are being started know what they are for.
 
-    They inherit it: Ctrl-C, which the whole group of processes gets, would have a worker print a
-    traceback before it can know better; so would a parent that stops in the middle of telling it.
+    They inherit the mask: Ctrl-C, which the whole group of processes gets, would have a worker
+    print a traceback before it can know better. So would a parent that stops in the middle of
+    telling it; the mask alone does not prevent that, since another thread may take the signal.
     """
+    came: list[int] = []
     resource_tracker.ensure_running()  # else it starts meanwhile, and lets these signals through
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    handlers = {}
+    if threading.current_thread() is threading.main_thread():
+        own = [n for n in _ENDING if signal.getsignal(n) is not None]  # None: not of Python
+        handlers = {n: signal.signal(n, lambda number, _: came.append(number)) for n in own}
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for late in came:
+            signal.raise_signal(late)
 
 
 def _be_a_worker() -> None:
