@@ -247,15 +247,22 @@ INTERRUPTED = """
 import os, signal, threading
 from multiprocessing import util
 from wit_builder.runners import LocalPool
+started = threading.Event()
 def spawn(*given, real=util.spawnv_passfds):
     child = real(*given)
     if "--multiprocessing-fork" in given[1]:
         os.killpg(0, signal.SIGINT)  # as Ctrl-C does
+        started.set()
+        other.join()
     return child
+def take():
+    started.wait()
+    signal.raise_signal(signal.SIGINT)  # to this thread, which heeds it
+other = threading.Thread(target=take)
 def main():
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     util.spawnv_passfds = spawn
-    threading.Thread(target=threading.Event().wait, daemon=True).start()  # it takes the signal
+    other.start()
     pool = LocalPool(1)
     try:
         list(pool.each(abs, [-1]))
