@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,9 @@ from wit_builder.errors import StorageError
 
 REPOSITORY = Path(__file__).parent.parent
 BUCKET = "wit-tests"
+
+# What a shell starts in the background ignores Ctrl-C, and all that tests start would inherit it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Kernels compile on first use and machines differ: time is never asserted.
 hypothesis.settings.register_profile("house", deadline=None)

@@ -284,9 +284,8 @@ def units_of(root: Path) -> list[str]:
 
 
 DRIVER = """
-import signal, sys
+import sys
 from pathlib import Path
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 from tests.test_cluster import Gated
 from wit_builder import cli, runners
 import ray

@@ -149,16 +149,9 @@ def test_merging_exchange_files_changes_no_byte(
     assert shards_of(str(tmp_path)) == shards_of(built)
 
 
-MAIN = """
-import signal
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
-from wit_builder.cli import main
-main()
-"""
-
-
 def start(small_web: SmallWeb, root: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", MAIN, *small_web.command(root), "--workers", "2", "--json"]
+    command = [sys.executable, "-m", "wit_builder", *small_web.command(root)]
+    command += ["--workers", "2", "--json"]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

@@ -260,7 +260,6 @@ def take():
     signal.raise_signal(signal.SIGINT)  # to this thread, which heeds it
 other = threading.Thread(target=take)
 def main():
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     util.spawnv_passfds = spawn
     other.start()
     pool = LocalPool(1)

@@ -6,6 +6,7 @@ interrupted (start the same command again to go on).
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import sys
@@ -272,7 +273,9 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the program, and leave with its exit status."""
     interrupts.heed()
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
-    sys.exit(status(sys.argv[1:] if arguments is None else arguments))
+    code = status(sys.argv[1:] if arguments is None else arguments)
+    gc.freeze()  # else all that was imported is searched for garbage at the end: 0.2 to 0.4 s
+    sys.exit(code)
 
 
 def status(arguments: list[str]) -> int:
