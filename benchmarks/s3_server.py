@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -14,6 +16,8 @@ from typing import Self
 KEYS = {"AWS_ACCESS_KEY_ID": "test-key", "AWS_SECRET_ACCESS_KEY": "test-secret"}
 
 _PORTS = ("s3.port", "master.port", "volume.port", "filer.port", "admin.port")
+_LOW_PORTS = range(20_000, 22_700)
+"""With their neighbours below those that Linux gives out (32,768 on), above Ray's workers'."""
 _PATIENCE_S = 60.0
 _ASK_AGAIN_S = 0.05
 
@@ -100,21 +104,19 @@ class S3Server:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return so many ports that are free, each with its neighbour at +10000 free as well."""
-    sockets: list[socket.socket] = []
-    ports: list[int] = []
-    while len(ports) < count:
-        first, second = socket.socket(), socket.socket()
-        sockets += [first, second]
-        first.bind(("127.0.0.1", 0))
-        port = first.getsockname()[1]
-        if port > 55_000:
-            continue
+    """Return so many ports that are free, each with its neighbour at +10000 free as well.
+
+    Nobody is given them by chance before they are used: systems give out higher ones.
+    """
+    drawn = random.SystemRandom().sample(_LOW_PORTS, len(_LOW_PORTS))
+    free = (port for port in drawn if _is_free(port) and _is_free(port + 10_000))
+    return list(itertools.islice(free, count))
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as opened:
         try:
-            second.bind(("127.0.0.1", port + 10_000))
+            opened.bind(("127.0.0.1", port))
         except OSError:
-            continue
-        ports.append(port)
-    for opened in sockets:
-        opened.close()
-    return ports
+            return False
+    return True

@@ -263,6 +263,7 @@ def test_a_node_joins_and_one_is_killed_mid_run_and_no_byte_changes(
     runner, root = Gated(cluster.address, gate.place), gate.place / "run"
     with building(recipe, root, runner, gate):
         first = gate.began(2)
+        runner.ray.wait_for(2 * 2)
         assert max(runner.ray.in_flight) == 2 * 2
         cluster.add_node(**NODE)
         first += gate.began(1)

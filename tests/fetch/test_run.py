@@ -124,7 +124,7 @@ def test_a_part_is_published_in_time(web, job_of):
     """A slow picture does not keep the others from being published."""
     urls = [*numbered(web, 3), "http://slow.test/slow.jpg"]
     web.pages["/slow.jpg"] = mock_web.silence
-    done = run(job_of(urls, deadline_s=2.0, part_s=0.1))
+    done = run(job_of(urls, deadline_s=4.0, part_s=0.1))
     assert done.counts == {"alive": 3, "dead": 1, "deadline": 1}
     assert len(tars_of(done)) >= 2
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import socket
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
+
+from benchmarks.s3_server import free_ports
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["wit_train.loop", "wit_train.resize", "tests.train.many_ranks"])
@@ -24,8 +25,7 @@ def over_ranks(world_size: int, work: Callable[..., Any], *arguments: Any) -> li
 
     Its process finds the others as one that torchrun started does.
     """
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
+    (port,) = free_ports(1)
     pipes, processes = [], []
     for rank in range(world_size):
         ours, theirs = _CONTEXT.Pipe()

@@ -68,7 +68,7 @@ FAULTS = {
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 def test_what_passes_is_asked_for_again(opened: Opened, far: Far, fault: Fault) -> None:
     """Once is enough, and the bytes are as without the fault."""
-    source = opened(far.dataset, stall_s=0.5)
+    source = opened(far.dataset, stall_s=3.0 if fault.kind == "stall" else 30.0)
     far.proxy.faults.append(fault)
     assert far.is_whole(source)
     assert source.retries == 1
@@ -123,8 +123,8 @@ def test_what_is_gone_is_told_at_once(opened: Opened, far: Far) -> None:
 def test_a_deadline_ends_the_patience(opened: Opened, far: Far) -> None:
     """The error says how long it was tried, and what the last answer was."""
     far.proxy.always = Fault("status", status=503)
-    source = opened(far.dataset, deadline_s=0.5)
-    with pytest.raises(StorageError, match=r"cannot read for 0.5 s: the server answers 503"):
+    source = opened(far.dataset, deadline_s=3.0)
+    with pytest.raises(StorageError, match=r"cannot read for 3 s: the server answers 503"):
         read(source, 0)
     assert 2 <= far.proxy.requests <= 20
 
@@ -305,7 +305,7 @@ def test_what_passes_by_other_servers(
     with RangeServer(Path(local.shard_url(0)).read_bytes()) as server:
         server.faults[offset] = [fault]
         far, signers = asked_by_hand(server, local, monkeypatch)
-        source = opened(far, stall_s=0.5)
+        source = opened(far, stall_s=3.0 if fault is silence else 30.0)
         assert read(source, 1) == local.block_bytes(1)
         assert source.retries == len(signers) == 1
 

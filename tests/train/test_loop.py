@@ -21,8 +21,21 @@ from wit_train import checkpoint, commands, loop, metrics, trained
 from wit_train.config import ModelSection, TrainRecipe
 from wit_train.step import train_step
 
+# waits before its 25th step until its standard input ends: however slow who stops it is
+HELD = """
+import sys
+from wit_builder.cli import main
+from wit_train import loop
+train_step = loop.train_step
+def held(training, given, rate, **options):
+    if given.batch.step == 24:
+        sys.stdin.read()
+    return train_step(training, given, rate, **options)
+loop.train_step = held
+main()
+"""
+
 RECIPES = Path(__file__).parents[2] / "train/recipes"
-WIT = [sys.executable, "-c", "from wit_builder.cli import main; main()"]
 
 
 def load(recipe_file: Path, *overrides: str) -> TrainRecipe:
@@ -86,12 +99,14 @@ def test_a_process_that_is_stopped_can_go_on_exactly(recipe_file: Path, tmp_path
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     changes = ["steps=60", "log.checkpoint_every_steps=7"]
     options = [part for change in changes for part in ("--set", change)]
-    command = [*WIT, "train", str(recipe_file), *options, "--out", str(broken)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    command = [sys.executable, "-c", HELD, "train", str(recipe_file), *options]
+    command += ["--out", str(broken)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stderr=pipe, text=True) as process:
         assert process.stderr
         assert any("step     20/60" in line for line in process.stderr)
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
+        process.communicate(timeout=60)  # ends its standard input, too
     assert process.returncode == 130
     assert checkpoint.steps_in(str(broken / "checkpoints"))[-1] < 60
     for out in (broken, whole):
