@@ -6,7 +6,6 @@ interrupted (start the same command again to go on).
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import sys
@@ -42,7 +41,7 @@ if TYPE_CHECKING:  # a command imports what it needs when it runs
 
 __all__ = ["app", "main", "status"]
 
-DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+DONE, FAILED, USAGE = 0, 1, 2
 
 Place = Annotated[str | None, Parameter(help="A run's folder: its query list and done units.")]
 Sample = Annotated[
@@ -274,14 +273,21 @@ def main(arguments: list[str] | None = None) -> None:
     interrupts.heed()
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     code = status(sys.argv[1:] if arguments is None else arguments)
-    gc.freeze()  # else all that was imported is searched for garbage at the end: 0.2 to 0.4 s
+    interrupts.leave_from_now_on(code)
     sys.exit(code)
 
 
 def status(arguments: list[str]) -> int:
     """Run a command line and return its exit status; errors are printed in one line."""
     try:
-        app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+        try:
+            app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+        finally:
+            sys.stdout.flush()
+    except SystemExit as own:  # of a command that has a status of its own
+        if not isinstance(own.code, int):
+            raise
+        return own.code
     except CycloptsError as error:
         print(f"wit: {' '.join(str(error).split())} -> wit --help", file=sys.stderr)
         return USAGE
@@ -292,8 +298,8 @@ def status(arguments: list[str]) -> int:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - for what Python flushes at exit
         return DONE
     except KeyboardInterrupt:
-        print("wit: interrupted -> start the same command again to go on", file=sys.stderr)
-        return INTERRUPTED
+        print(interrupts.SAID, file=sys.stderr)
+        return interrupts.STATUS
     return DONE
 
 

@@ -3,20 +3,43 @@
 The exception that a signal raises can be lost: Python drops it where it strikes in a destructor (of
 a file that fsspec opened, without a word), and so does whoever catches all. Therefore it is noted,
 too, that a signal came.
+
+Before a command has begun, and once it has ended, nothing has to be cleaned up: the process is left
+where it is.
 """
 
 from __future__ import annotations
 
+import atexit
+import os
 import signal
+from collections.abc import Callable
+from types import FrameType
+from typing import NoReturn
 
+STATUS = 130
+"""Exit status of a command that was interrupted."""
+SAID = "wit: interrupted -> start the same command again to go on"
+
+_Handler = Callable[[int, FrameType | None], None]
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _came: list[int] = []
 
 
+def leave_until_begun() -> None:
+    """Have both signals end this process at once, but those that it was started to ignore."""
+    _handle(_leaving(STATUS, f"{SAID}\n"))
+    atexit.register(_ignore)  # the first to register is the last to run
+
+
 def heed() -> None:
-    """Have both signals raise KeyboardInterrupt; Ctrl-C only where this process was to heed it."""
-    signal.signal(signal.SIGTERM, _interrupt)
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, _interrupt)
+    """Have both signals raise KeyboardInterrupt, but those that are ignored."""
+    _handle(_interrupt)
+
+
+def leave_from_now_on(status: int) -> None:
+    """Have both signals end this process with the status that it would have anyway."""
+    _handle(_leaving(status))
 
 
 def check() -> None:
@@ -29,6 +52,26 @@ def check() -> None:
         raise KeyboardInterrupt
 
 
-def _interrupt(number: int, _: object) -> None:
+def _handle(handler: _Handler) -> None:
+    for number in _SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, handler)
+
+
+def _leaving(status: int, said: str = "") -> _Handler:
+    def leave(_: int, __: FrameType | None) -> NoReturn:
+        os.write(2, said.encode())
+        os._exit(status)
+
+    return leave
+
+
+def _interrupt(number: int, _: FrameType | None) -> None:
     _came.append(number)
     raise KeyboardInterrupt
+
+
+def _ignore() -> None:
+    """Let no signal be the exit status: Python gives up its handlers while it ends."""
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)

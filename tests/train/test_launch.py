@@ -28,20 +28,23 @@ class Life(NamedTuple):
     status: int
     out: Path
     recipe: Path
+    temporary: Path
 
 
 @pytest.fixture(scope="module")
 def life(recipe_file_of_a_module: Path, tmp_path_factory: pytest.TempPathFactory) -> Life:
     """Start three processes, kill one that trains, and stop them all some steps later."""
     out, recipe = tmp_path_factory.mktemp("run"), recipe_file_of_a_module
-    with Trains(wit_train(recipe, str(out), *ENDLESS, "--processes", "3")) as run:
+    temporary = tmp_path_factory.mktemp("temporary")
+    command = wit_train(recipe, str(out), *ENDLESS, "--processes", "3")
+    with Trains(command, env={"TMPDIR": str(temporary)}) as run:
         run.until(6)
         os.kill(run.processes()[0], signal.SIGKILL)
         run.until_said("was killed by SIGKILL")
         run.until_said("begins: 3 processes")
         run.until(6)
         run.send(signal.SIGINT)
-        return Life(run.said, run.end(), out, recipe)
+        return Life(run.said, run.end(), out, recipe, temporary)
 
 
 @pytest.mark.slow
@@ -50,6 +53,14 @@ def test_a_signal_saves_and_exits_as_interrupted(life):
     assert life.status == 130
     rows = rows_of((life.out / "metrics.jsonl").read_bytes())
     assert any(f"stopped after step {rows[-1]['step']:,} of" in line for line in life.said)
+
+
+@pytest.mark.slow
+def test_no_temporary_file_stays(life):
+    """Neither the launcher nor torch's agent leaves a folder behind."""
+    left = [path.name for path in life.temporary.iterdir()]
+    # timm imports wandb if it is there, whose folders stay when a process is killed
+    assert not [name for name in left if "wandb" not in name]
 
 
 @pytest.mark.slow

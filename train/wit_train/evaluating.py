@@ -12,13 +12,15 @@ import contextlib
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Iterator
+from types import FrameType
 from typing import Any
 
 import msgspec
 from rich.console import Console
 from rich.table import Column, Table
-from torch.distributed.elastic.multiprocessing import SignalException
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -89,23 +91,28 @@ def _show(found: Results) -> None:
 
 def _beside_each_other(asked: dict[str, Any], count: int, *, as_json: bool) -> None:
     launch.hush()
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=count,
-        run_id="wit-eval",
-        rdzv_backend="c10d",
-        rdzv_endpoint="127.0.0.1:0",
-        rdzv_configs={"is_host": 1},
-        max_restarts=0,
-    )
     words = [msgspec.json.encode(asked).decode(), *(["--json"] if as_json else [])]
     before = dict(os.environ)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // count)))
     try:
-        elastic_launch(config, sys.executable)("-m", "wit_train.evaluating", *words)
+        with tempfile.TemporaryDirectory(prefix="wit-") as folder:
+            config = LaunchConfig(
+                min_nodes=1,
+                max_nodes=1,
+                nproc_per_node=count,
+                run_id="wit-eval",
+                rdzv_backend="c10d",
+                rdzv_endpoint="127.0.0.1:0",
+                rdzv_configs={"is_host": 1},
+                max_restarts=0,
+                signals_to_handle="SIGHUP,SIGQUIT",
+                # or else torch makes a folder, and leaves it behind
+                logs_specs=DefaultLogsSpecs(log_dir=folder),
+            )
+            with _interruptible():
+                elastic_launch(config, sys.executable)("-m", "wit_train.evaluating", *words)
     except SignalException as error:
-        if error.sigval == signal.SIGINT:
+        if error.sigval == signal.SIGTERM:
             raise KeyboardInterrupt from None
         raise SystemExit(128 + error.sigval) from None
     except ChildFailedError as error:
@@ -117,6 +124,27 @@ def _beside_each_other(asked: dict[str, Any], count: int, *, as_json: bool) -> N
     finally:
         os.environ.clear()
         os.environ.update(before)
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Have the agent send SIGTERM to its processes for either signal, and be asked once.
+
+    It would pass Ctrl-C on, at which those that are still importing print tracebacks.
+    """
+    numbers = (signal.SIGINT, signal.SIGTERM)
+
+    def end(_: int, __: FrameType | None) -> None:
+        for number in numbers:
+            signal.signal(number, signal.SIG_IGN)
+        raise SignalException("interrupted", signal.SIGTERM)
+
+    before = {n: signal.signal(n, end) for n in numbers if signal.getsignal(n) != signal.SIG_IGN}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def table_of(found: Results) -> Table:

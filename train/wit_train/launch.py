@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 
 import torch
 import xxhash
-from torch.distributed.elastic.multiprocessing import SignalException
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.elastic.rendezvous import (
     RendezvousClosedError,
@@ -84,22 +84,24 @@ def start(arguments: Sequence[str], *, processes: int, nodes: str, rendezvous: s
     count, run = processes_of(processes), storage.redact(folder_of(arguments))
     settings = _settings()
     meeting = find(rendezvous, most, float(settings["join_timeout"]))
-    config = LaunchConfig(
-        min_nodes=fewest,
-        max_nodes=most,
-        nproc_per_node=count,
-        run_id=_name_of(run),
-        role="train",
-        rdzv_backend="c10d",
-        rdzv_endpoint=f"{meeting.host}:{meeting.port}",
-        rdzv_configs={**settings, "is_host": int(meeting.is_host)},
-        max_restarts=_NO_LIMIT,
-        local_addr=meeting.own_address,
-        # the others are ours
-        signals_to_handle="SIGHUP,SIGQUIT",
-    )
     hush()
     with tempfile.TemporaryDirectory(prefix="wit-") as folder, _environment(meeting, count, folder):
+        config = LaunchConfig(
+            min_nodes=fewest,
+            max_nodes=most,
+            nproc_per_node=count,
+            run_id=_name_of(run),
+            role="train",
+            rdzv_backend="c10d",
+            rdzv_endpoint=f"{meeting.host}:{meeting.port}",
+            rdzv_configs={**settings, "is_host": int(meeting.is_host)},
+            max_restarts=_NO_LIMIT,
+            local_addr=meeting.own_address,
+            # the others are ours
+            signals_to_handle="SIGHUP,SIGQUIT",
+            # or else torch makes a folder, and leaves it behind
+            logs_specs=DefaultLogsSpecs(log_dir=str(Path(folder, "logs"))),
+        )
         return _Launcher(config, Notes(Path(folder)), meeting).run(arguments)
 
 

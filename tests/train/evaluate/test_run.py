@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -116,8 +117,12 @@ def test_the_same_question_gets_the_same_files(run: str, pictures: Path, shards:
         assert first == second
 
 
-def test_processes_share_an_evaluation(run: str, pictures: Path, shards: str, tmp_path: Path):
-    """Two of them, started by one command, write what one does."""
+def test_processes_share_an_evaluation(
+    run: str, pictures: Path, shards: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Two of them, started by one command, write what one does, and leave nothing behind."""
+    (temporary := tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     asked: dict[str, Any] = {"images": str(pictures), "pairs": shards}
     commands.evaluate(run, **asked, out=str(tmp_path / "one"))
     before = dict(os.environ)
@@ -125,6 +130,7 @@ def test_processes_share_an_evaluation(run: str, pictures: Path, shards: str, tm
     assert dict(os.environ) == before
     one, two = (results.read(str(tmp_path / name)) for name in ("one", "two"))
     assert two == one
+    assert not list(temporary.iterdir())
 
 
 def test_a_process_that_fails_ends_all(run: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]):
@@ -196,13 +202,17 @@ def test_a_process_needs_a_question(question: str):
         evaluating.main([question])
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGHUP, 129)]
+)
 def test_a_signal_ends_all_processes(number: signal.Signals, status: int, monkeypatch):
     """The command ends as one that a signal ended, without a traceback. torch's agent is a fake."""
 
     def interrupted(*_: object):
         def agent(*_: object):
-            raise SignalException("told to end", number)
+            if number == signal.SIGHUP:
+                raise SignalException("as the real one does", number)
+            signal.raise_signal(number)
 
         return agent
 
