@@ -1,10 +1,11 @@
-"""Signals while ``wit`` is imported, and after a command has ended."""
+"""Signals while ``wit`` is imported, in the midst of a command, and after it has ended."""
 
 from __future__ import annotations
 
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -30,8 +31,29 @@ sys.argv = ["wit", *sys.argv[2:]]
 main()
 """
 
+MIDST = """
+import os, sys
+from wit_builder import cli
+class Stopping:
+    def __del__(self):
+        os.kill(os.getpid(), int(sys.argv[1]))
+def strike(arguments):
+    exec("os.kill(os.getpid(), int(sys.argv[1]))")
+def lose(arguments):
+    Stopping()
+    cli.interrupts.check()
+def strike_twice(arguments):
+    try:
+        strike(arguments)
+    finally:
+        strike(arguments)
+cli.app = lambda arguments, **_: globals()[sys.argv[2]](arguments)
+cli.main()
+"""
+
 ALONE = "from wit_builder.cli import main; import sys; main(sys.argv[2:])"
 
+SAID = "wit: interrupted -> start the same command again to go on\n"
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
 
 
@@ -44,8 +66,17 @@ def ran(script: str, number: int, *arguments: str) -> subprocess.CompletedProces
 def test_a_signal_while_much_is_imported(number: int) -> None:
     """The same line and status as later, and no traceback of an import."""
     done = ran(EARLY, number)
-    assert done.returncode == 130
-    assert done.stderr == "wit: interrupted -> start the same command again to go on\n"
+    assert (done.returncode, done.stderr) == (130, SAID)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("how", ["strike", "lose", "strike_twice"])
+def test_a_signal_in_the_midst(number: int, how: str, tmp_path: Path) -> None:
+    """Be it below ``exec``, in a destructor, or a second one in the wake of the first."""
+    (tmp_path / "midst.py").write_text(MIDST)
+    command = [sys.executable, "-m", "midst", str(int(number)), how]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, SAID)
 
 
 @pytest.mark.parametrize("number", SIGNALS)

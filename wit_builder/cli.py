@@ -272,7 +272,10 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the program, and leave with its exit status."""
     interrupts.heed()
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
-    code = status(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = status(sys.argv[1:] if arguments is None else arguments)
+    except KeyboardInterrupt:  # another, while the first was being told
+        code = interrupts.STATUS
     interrupts.leave_from_now_on(code)
     sys.exit(code)
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import atexit
 import os
 import signal
+import sys
 from collections.abc import Callable
 from types import FrameType
 from typing import NoReturn
@@ -20,6 +21,15 @@ from typing import NoReturn
 STATUS = 130
 """Exit status of a command that was interrupted."""
 SAID = "wit: interrupted -> start the same command again to go on"
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal to stop came.
+
+    A class of its own, since after a bare KeyboardInterrupt out of ``exec`` (of which namedtuples
+    are made) ``python -m`` ends itself with SIGINT, whatever exit status was asked for.
+    """
+
 
 _Handler = Callable[[int, FrameType | None], None]
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -33,8 +43,9 @@ def leave_until_begun() -> None:
 
 
 def heed() -> None:
-    """Have both signals raise KeyboardInterrupt, but those that are ignored."""
+    """Have both signals raise ``Interrupted``, but those that are ignored."""
     _handle(_interrupt)
+    sys.unraisablehook = _tell_unraisable
 
 
 def leave_from_now_on(status: int) -> None:
@@ -46,10 +57,10 @@ def check() -> None:
     """Be interrupted if a signal came before.
 
     Raises:
-        KeyboardInterrupt: one did.
+        Interrupted: one did.
     """
     if _came:
-        raise KeyboardInterrupt
+        raise Interrupted
 
 
 def _handle(handler: _Handler) -> None:
@@ -68,7 +79,13 @@ def _leaving(status: int, said: str = "") -> _Handler:
 
 def _interrupt(number: int, _: FrameType | None) -> None:
     _came.append(number)
-    raise KeyboardInterrupt
+    raise Interrupted
+
+
+def _tell_unraisable(lost: sys.UnraisableHookArgs) -> None:
+    """Tell what a destructor raised, unless it is the interruption, which is noted."""
+    if not issubclass(lost.exc_type, Interrupted):
+        sys.__unraisablehook__(lost)
 
 
 def _ignore() -> None:
