@@ -232,6 +232,7 @@ def test_a_signal_whose_exception_got_lost_ends_the_run_at_the_next_unit(
 ) -> None:
     """What was done stays done; the next start goes on there."""
     monkeypatch.setattr(interrupts, "_came", [])
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     interrupts.heed()
     try:

@@ -276,6 +276,10 @@ def main(arguments: list[str] | None = None) -> None:
         code = status(sys.argv[1:] if arguments is None else arguments)
     except KeyboardInterrupt:  # another, while the first was being told
         code = interrupts.STATUS
+    try:
+        print(end="", flush=True)  # what is not printed by now would be lost when a signal comes
+    except BrokenPipeError:
+        _discard_output()
     interrupts.leave_from_now_on(code)
     sys.exit(code)
 
@@ -283,10 +287,7 @@ def main(arguments: list[str] | None = None) -> None:
 def status(arguments: list[str]) -> int:
     """Run a command line and return its exit status; errors are printed in one line."""
     try:
-        try:
-            app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
-        finally:
-            sys.stdout.flush()
+        app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except SystemExit as own:  # of a command that has a status of its own
         if not isinstance(own.code, int):
             raise
@@ -297,13 +298,18 @@ def status(arguments: list[str]) -> int:
     except WitError as error:
         print(f"wit: {error}", file=sys.stderr)
         return FAILED
-    except BrokenPipeError:  # whoever read the output has seen enough
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - for what Python flushes at exit
+    except BrokenPipeError:
+        _discard_output()
         return DONE
     except KeyboardInterrupt:
         print(interrupts.SAID, file=sys.stderr)
         return interrupts.STATUS
     return DONE
+
+
+def _discard_output() -> None:
+    """Let Python flush at exit what is left to nobody: whoever read it has seen enough."""
+    sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - for as long as the process
 
 
 _register_plugins()
