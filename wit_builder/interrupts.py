@@ -18,6 +18,8 @@ from collections.abc import Callable
 from types import FrameType
 from typing import NoReturn
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+"""Those that ask a command to stop."""
 STATUS = 130
 """Exit status of a command that was interrupted."""
 SAID = "wit: interrupted -> start the same command again to go on"
@@ -32,7 +34,6 @@ class Interrupted(KeyboardInterrupt):
 
 
 _Handler = Callable[[int, FrameType | None], None]
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _came: list[int] = []
 
 
@@ -64,7 +65,7 @@ def check() -> None:
 
 
 def _handle(handler: _Handler) -> None:
-    for number in _SIGNALS:
+    for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, handler)
 
@@ -90,5 +91,5 @@ def _tell_unraisable(lost: sys.UnraisableHookArgs) -> None:
 
 def _ignore() -> None:
     """Let no signal be the exit status: Python gives up its handlers while it ends."""
-    for number in _SIGNALS:
+    for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)

@@ -27,7 +27,7 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from wit_builder import __version__, storage
+from wit_builder import __version__, interrupts, storage
 from wit_builder.errors import ClusterError, MissingPartError
 
 Item = TypeVar("Item")
@@ -143,9 +143,6 @@ class LocalPool:
 _DIED = "the worker process died (out of memory?) -> use fewer workers or smaller units"
 
 
-_ENDING = (signal.SIGINT, signal.SIGTERM)
-
-
 @contextlib.contextmanager
 def _signals_waiting() -> Iterator[None]:
     """Have signals to end wait until workers that are being started know what they are for.
@@ -156,10 +153,11 @@ def _signals_waiting() -> Iterator[None]:
     """
     came: list[int] = []
     resource_tracker.ensure_running()  # else it starts meanwhile, and lets these signals through
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, interrupts.SIGNALS)
     handlers = {}
     if threading.current_thread() is threading.main_thread():
-        own = [n for n in _ENDING if signal.getsignal(n) is not None]  # None: not of Python
+        own = [n for n in interrupts.SIGNALS if signal.getsignal(n) is not None]
+        # without those that are not Python's, which are None
         handlers = {n: signal.signal(n, lambda number, _: came.append(number)) for n in own}
     try:
         yield
@@ -174,7 +172,7 @@ def _signals_waiting() -> Iterator[None]:
 def _be_a_worker() -> None:
     """Leave Ctrl-C to the parent, and do not outlive it (even if it is killed)."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, interrupts.SIGNALS)
     parent = multiprocessing.parent_process()
     assert parent is not None
 
